@@ -1,0 +1,67 @@
+# Everything runs in .venv, made on first use. `make` alone lists what can be made.
+
+PYTHON ?= python3
+VENV   ?= .venv
+JOBS   ?= auto
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+# Stamps: newer than pyproject.toml and constraints.txt means installed.
+RUN := $(VENV)/.installed-run
+DEV := $(VENV)/.installed-dev
+
+DEMO_STEPS    ?= 200000
+DEMO_EPISODES ?= 20
+DEMO_CONFIG   := configs/v2g_ppo.yaml
+DEMO_AGENTS   := idle cheap llf tou serve rolling rolling_reserve optimum runs/v2g_ppo
+
+.PHONY: help demo test lint benchmark clean
+.DEFAULT_GOAL := help
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "  make demo DEMO_STEPS=2000       a quicker, worse agent"
+	@echo "  make test PYTHON=python3.12     another Python, for a new .venv"
+	@echo "  make test TESTS='tests/test_packaging.py -x'"
+
+demo: $(RUN) ## train PPO, then compare it with its rivals and the optimum
+	@echo "==> training PPO for $(DEMO_STEPS) steps: runs/v2g_ppo"
+	@$(PY) train.py --config $(DEMO_CONFIG) --out runs/v2g_ppo total_steps=$(DEMO_STEPS)
+	@echo "==> evaluating it beside the rivals on $(DEMO_EPISODES) unseen episodes: results/demo"
+	@$(PY) evaluate.py $(DEMO_AGENTS) --config $(DEMO_CONFIG) --episodes $(DEMO_EPISODES) --seed 1000 --out results/demo
+	@echo "==> done; the curves: $(VENV)/bin/tensorboard --logdir runs"
+
+# One thread per worker: the workers share the cores already.
+test: $(DEV) ## run the tests
+	@echo "==> pytest"
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) $(TESTS)
+
+lint: $(DEV) ## check style, formatting and the direction of imports
+	@echo "==> ruff, import-linter"
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(VENV)/bin/lint-imports --no-logo
+
+benchmark: $(RUN) ## measure the speed of the environments
+	@echo "==> benchmarks/speed.py"
+	@$(PY) benchmarks/speed.py
+
+clean: ## remove what tools left behind; keep .venv, runs/ and results/
+	@echo "==> removing build products and caches"
+	@rm -rf build dist *.egg-info .hypothesis .import_linter_cache .pytest_cache .ruff_cache
+	@find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PY):
+	@echo "==> making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(RUN): pyproject.toml constraints.txt | $(PY)
+	@echo "==> installing qevgrid into $(VENV) (the first time takes minutes: torch)"
+	@$(PIP) -e .
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(PY)
+	@echo "==> installing qevgrid and its tools into $(VENV) (the first time takes minutes: torch)"
+	@$(PIP) -e ".[dev]"
+	@touch $(RUN) $@

@@ -1,0 +1,192 @@
+"""The V2G world, batched: draws scenarios, keeps the state of B episodes, steps them in place."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qevgrid.envs.types import BoolArray, Float32Array, FloatArray, IntArray
+from qevgrid.envs.v2g import kernel, model, observe
+from qevgrid.envs.v2g.files import load_days
+from qevgrid.envs.v2g.forecast import Forecast, forecast
+from qevgrid.envs.v2g.params import PRICE_KINDS, V2GParams
+from qevgrid.envs.v2g.plant import Plant, build_plant
+from qevgrid.envs.v2g.scenario import Sampler, Scenario
+from qevgrid.envs.v2g.sessions import Sessions
+
+SESSION_FIELDS = ("arrival", "departure", "declared", "energy_kwh", "target_kwh", "capacity_kwh", "floor_kwh", "limit_kw", "stays")
+WORLD_FIELDS = ("buy_usd_kwh", "sell_usd_kwh", "pv_kw", "critical_kw", "other_kw", "feeder_scale", "fault", "outage", "risk")
+
+
+@dataclass
+class View:
+    """All that a controller may know of B running episodes at their present stage.
+
+    Arrays are copies; a socket without a vehicle holds zeros. ``forecast(H)`` looks ahead without
+    peeking, ``risk`` and the window are as published.
+    """
+
+    stage: IntArray  # (B,)
+    plugged: BoolArray  # (B, N)
+    energy_kwh: FloatArray  # (B, N)
+    target_kwh: FloatArray  # (B, N)
+    capacity_kwh: FloatArray  # (B, N)
+    floor_kwh: FloatArray  # (B, N)
+    declared: IntArray  # (B, N) stage of the announced departure
+    charge_kw: FloatArray  # (B, N) limit of charger and vehicle
+    discharge_kw: FloatArray  # (B, N)
+    outage: BoolArray  # (B, D)
+    risk: FloatArray  # (B,)
+    plant: Plant
+    _scenario: Scenario
+
+    def forecast(self, horizon: int) -> Forecast:
+        """Expected values from now on for ``horizon`` stages; shapes as in ``Forecast``."""
+        return forecast(self.plant.params, self._scenario, self.stage, horizon)
+
+
+class V2GCore:
+    """Constant part of the world. ``Batch`` holds the running episodes."""
+
+    def __init__(self, params: V2GParams) -> None:
+        self.params = params
+        self.plant = build_plant(params)
+        self.files = load_days(self.plant)
+        self.sampler = Sampler(self.plant, self.files)
+        self.price_scale_usd_kwh = self._price_scale()
+        self.arrays = _kernel_arrays(self.plant)
+        self.labels = observe.labels(params)
+        self.n_known = len(observe.known_labels(params))
+        self.weights = model.term_weights(params.cost)
+        self.levels = np.linspace(-1.0, 1.0, params.n_levels)
+
+    @property
+    def n_sockets(self) -> int:
+        return self.params.n_sockets
+
+    @property
+    def n_stages(self) -> int:
+        return self.params.n_stages
+
+    def _price_scale(self) -> float:
+        """Price that the observation shows as 1: half above the dearest hour of tariff or file."""
+        if self.files.prices is not None:
+            return float(1.5 * np.quantile(np.abs(self.files.prices), 0.995))
+        if self.params.prices in PRICE_KINDS[1:]:
+            return 1.0
+        return float(1.5 * max(abs(price) for _, price in self.params.tariff_usd_kwh))
+
+
+class Batch:
+    """B episodes side by side. ``start`` begins some of them anew, ``step`` moves all by one stage."""
+
+    def __init__(self, core: V2GCore, size: int) -> None:
+        self.core, self.size = core, size
+        n, d = core.n_sockets, core.plant.n_sites
+        self.state = kernel.State(
+            np.full(size, core.n_stages, np.int64), np.zeros((size, n), np.int64), np.zeros((size, n), bool), np.zeros((size, n))
+        )
+        site = [np.zeros((size, d)) for _ in range(4)]
+        self.outcome = kernel.Outcome(
+            np.zeros((size, n)), np.zeros((size, n)), *site, np.zeros((size, len(model.COST_TERMS))),
+            np.zeros(size), np.zeros(size), np.zeros(size),
+        )
+        self.scenario: Scenario
+        self.world: kernel.World
+        self._running = False
+
+    def start(self, rows: IntArray, rngs: list[np.random.Generator]) -> None:
+        """Draw new scenarios for ``rows`` from their generators and put them at stage 0."""
+        self.load(rows, self.core.sampler.sample(rngs))
+
+    def load(self, rows: IntArray, scenario: Scenario) -> None:
+        """Put given scenarios (batch axis = ``rows``) at stage 0."""
+        known = observe.tabulate(self.core.params, self.core.sampler.clock_h, self.core.price_scale_usd_kwh, scenario)
+        if not self._running:
+            self.scenario = _expand(scenario, self.size)
+            self.world = _world(self.scenario, np.zeros((self.size, *known.shape[1:]), np.float32))
+            self._running = True
+        _assign(self.scenario, rows, scenario)
+        self.world.known[rows] = known
+        kernel.begin(self.world, self.state, np.asarray(rows, np.int64))
+
+    def step(self, action: FloatArray) -> None:
+        """One stage; results are in ``outcome`` and ``state``. ``action`` (B, N) in [-1, 1]."""
+        kernel.step(self.core.arrays, self.world, self.state, self.outcome, action)
+
+    def observe(self, out: Float32Array | None = None) -> Float32Array:
+        """Observations (B, O), written to ``out`` when given."""
+        if out is None:
+            out = np.empty((self.size, len(self.core.labels)), np.float32)
+        per_day = self.core.n_stages / self.core.params.days
+        kernel.observe(self.core.arrays, self.world, self.state, per_day, out)
+        return out
+
+    @property
+    def over(self) -> BoolArray:
+        """Episodes that have reached their horizon, (B,)."""
+        return self.state.stage >= self.core.n_stages
+
+    def view(self) -> View:
+        """What a controller may know now."""
+        s, w, plant = self.state, self.world, self.core.plant
+        slot = np.minimum(s.slot, w.arrival.shape[-1] - 1)[..., None]
+
+        def of_vehicle(x: FloatArray) -> FloatArray:
+            return np.where(s.plugged, np.take_along_axis(x, slot, -1)[..., 0], 0)
+
+        limit = of_vehicle(w.limit_kw)
+        at = np.minimum(s.stage, self.core.n_stages - 1)
+        row = np.arange(self.size)
+        return View(
+            s.stage.copy(), s.plugged.copy(), s.energy_kwh.copy(), of_vehicle(w.target_kwh), of_vehicle(w.capacity_kwh),
+            of_vehicle(w.floor_kwh), of_vehicle(w.declared), np.minimum(plant.charge_kw, limit), np.minimum(plant.discharge_kw, limit),
+            w.outage[row, at], w.risk[row, at], plant, self.scenario,
+        )
+
+    def mask(self) -> BoolArray:
+        """Levels that a socket can follow as they are, (B, N, L); "off" always can."""
+        view, levels, p = self.view(), self.core.levels, self.core.params
+        room_kw = (view.capacity_kwh - view.energy_kwh) / (p.charger.eta_charge * p.dt_h)
+        fall_kw = (view.energy_kwh - view.floor_kwh) * p.charger.eta_discharge / p.dt_h
+        up = view.plugged & (np.minimum(view.charge_kw, room_kw) >= self.core.plant.charge_min_kw) & (room_kw > 1e-9)
+        down = view.plugged & (np.minimum(view.discharge_kw, fall_kw) >= self.core.plant.discharge_min_kw) & (fall_kw > 1e-9)
+        down &= self.core.plant.discharge_kw > 0
+        return np.where(levels > 0, up[..., None], np.where(levels < 0, down[..., None], True))
+
+
+def _expand(scenario: Scenario, size: int) -> Scenario:
+    """Empty arrays of the same shapes for ``size`` episodes."""
+
+    def empty(x: np.ndarray) -> np.ndarray:
+        return np.zeros((size, *x.shape[1:]), x.dtype)
+
+    return Scenario(*(Sessions(*map(empty, f)) if isinstance(f, Sessions) else empty(f) for f in scenario))
+
+
+def _assign(target: Scenario, rows: IntArray, source: Scenario) -> None:
+    for mine, new in zip(target, source, strict=True):
+        if isinstance(mine, Sessions):
+            for a, b in zip(mine, new, strict=True):
+                a[rows] = b
+        else:
+            mine[rows] = new
+
+
+def _world(scenario: Scenario, known: Float32Array) -> kernel.World:
+    """The kernel's view of the same arrays (no copies)."""
+    exogenous = [getattr(scenario, name) for name in WORLD_FIELDS]
+    return kernel.World(*exogenous, *(getattr(scenario.sessions, name) for name in SESSION_FIELDS), known)
+
+
+def _kernel_arrays(plant: Plant) -> kernel.PlantArrays:
+    p, rows = plant.params, plant.rows
+    constants = (
+        p.dt_h, p.charger.eta_charge, p.charger.eta_discharge, p.charger.taper_soc,
+        p.reserve.share, p.reserve.risk, p.reserve.hours_h, p.reward_scale,
+    )
+    return kernel.PlantArrays(
+        plant.site, plant.charge_min_kw, plant.charge_step_kw, plant.charge_kw, plant.discharge_kw, plant.discharge_min_kw,
+        np.zeros(plant.n_sockets), *map(np.ascontiguousarray, (rows.load_coef, rows.ev_coef, rows.pv_coef, rows.base, rows.low, rows.high)),
+        p.site.per_site("generator_kw"), model.unit_prices(p.cost), model.term_weights(p.cost),
+        np.array(constants), p.site.critical_blocks, p.site.other_blocks,
+    )

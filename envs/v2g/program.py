@@ -1,0 +1,295 @@
+"""The model as a mixed-integer program over a horizon: the optimum and the rolling plans start here.
+
+Every coefficient is read off ``model.py``. Columns: charge, discharge and energy of each vehicle at
+each stage of its stay, on/off bits (2)(3)(6), import and export of each connected site (1), load
+blocks, generator and PV of each island (10), reserve (7), rows of (9) and shortfalls.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from qevgrid.envs.linear import INF, LinearProgram, Solution
+from qevgrid.envs.types import BoolArray, FloatArray, IntArray
+from qevgrid.envs.v2g import model
+from qevgrid.envs.v2g.plant import Plant
+
+
+class Outlook(NamedTuple):
+    """What happens at the H stages of a plan: the truth for the optimum, forecasts for a rolling plan."""
+
+    buy_usd_kwh: FloatArray  # (H,)
+    sell_usd_kwh: FloatArray  # (H,)
+    pv_kw: FloatArray  # (H, D)
+    critical_kw: FloatArray  # (H, D)
+    other_kw: FloatArray  # (H, D)
+    feeder_scale: FloatArray  # (H,)
+    fault: IntArray  # (H,)
+    outage: BoolArray  # (H, D)
+    reserve_on: BoolArray  # (H,) whether (7) is called for
+
+
+class Vehicles(NamedTuple):
+    """V vehicles and their stays in stages of the horizon."""
+
+    socket: IntArray  # (V,)
+    first: IntArray  # (V,)
+    last: IntArray  # (V,) exclusive
+    energy_kwh: FloatArray  # (V,)
+    target_kwh: FloatArray  # (V,)
+    capacity_kwh: FloatArray  # (V,)
+    floor_kwh: FloatArray  # (V,)
+    limit_kw: FloatArray  # (V,)
+    stays: BoolArray  # (V,) energy left at the end is worth the terminal price
+
+
+class Plan(NamedTuple):
+    """Powers by socket, and what the solver says of them."""
+
+    charge_kw: FloatArray  # (H, N)
+    discharge_kw: FloatArray  # (H, N)
+    cost_usd: float
+    bound_usd: float
+    seconds: float
+    status: str
+
+
+class _Pairs(NamedTuple):
+    """Vehicle-stage pairs, flattened; P of them."""
+
+    vehicle: IntArray
+    stage: IntArray
+    site: IntArray
+    opens: BoolArray  # first stage of the stay
+    closes: BoolArray  # last stage of the stay
+    charge_kw: FloatArray  # upper limits
+    charge_min_kw: FloatArray
+    discharge_kw: FloatArray
+    discharge_min_kw: FloatArray
+
+
+class V2GProgram:
+    """Builds and solves one plan. ``whole_stages``: stages with on/off bits and whole blocks."""
+
+    def __init__(self, plant: Plant, outlook: Outlook, vehicles: Vehicles, whole_stages: int | None = None) -> None:
+        self.plant, self.outlook, self.vehicles = plant, outlook, vehicles
+        self.params = plant.params
+        self.prices = model.unit_prices(self.params.cost) * model.term_weights(self.params.cost)
+        self.horizon, self.n_sites = outlook.outage.shape
+        self.whole = self.horizon if whole_stages is None else whole_stages
+        self.lp = LinearProgram()
+        self.pairs = self._make_pairs()
+        self._batteries()
+        self._bits()
+        self._sites()
+        self._network()
+        self._reserve()
+
+    def _make_pairs(self) -> _Pairs:
+        v, plant = self.vehicles, self.plant
+        length = np.maximum(v.last - v.first, 0)
+        vehicle = np.repeat(np.arange(len(length)), length)
+        stage = np.concatenate([np.arange(a, a + n) for a, n in zip(v.first, length, strict=True)] or [np.zeros(0, np.int64)])
+        socket = v.socket[vehicle]
+        charge = np.minimum(plant.charge_kw[socket], v.limit_kw[vehicle])
+        charge_min = plant.charge_min_kw[socket]
+        discharge = np.minimum(plant.discharge_kw[socket], v.limit_kw[vehicle])
+        site = plant.site[socket]
+        islanded = self.outlook.outage[stage, site]
+        discharge_min = np.where(islanded, 0.0, plant.discharge_min_kw[socket])
+        return _Pairs(
+            vehicle, stage, site, stage == v.first[vehicle], stage == v.last[vehicle] - 1,
+            np.where(charge >= charge_min, charge, 0.0), charge_min, np.where(discharge >= discharge_min, discharge, 0.0), discharge_min,
+        )
+
+    def _batteries(self) -> None:
+        """(2)-(5), wear, departure shortfall and terminal value."""
+        p, v, q, lp = self.params, self.vehicles, self.pairs, self.lp
+        n, dt = len(q.stage), p.dt_h
+        row = np.arange(n)
+        wear = [self.prices[model.WEAR] * c for c in model.coefficients(model.throughput_kwh, "charge_kw", "discharge_kw", dt_h=dt)]
+        left = -self.prices[model.TERMINAL] * (q.closes & v.stays[q.vehicle])
+        self.charge = lp.variables(n, wear[0], 0.0, q.charge_kw)
+        self.discharge = lp.variables(n, wear[1], 0.0, q.discharge_kw)
+        self.energy = lp.variables(n, left, v.floor_kwh[q.vehicle], v.capacity_kwh[q.vehicle])
+        gain = model.coefficients(
+            model.energy_next_kwh, "energy_kwh", "charge_kw", "discharge_kw",
+            dt_h=dt, eta_charge=p.charger.eta_charge, eta_discharge=p.charger.eta_discharge,
+        )
+        later = np.flatnonzero(~q.opens)
+        start = np.where(q.opens, gain[0] * v.energy_kwh[q.vehicle], 0.0)
+        terms = [(row, self.energy, 1.0), (row, self.charge, -gain[1]), (row, self.discharge, -gain[2]), (later, self.energy[later - 1], -gain[0])]
+        lp.rows(n, terms, start, start)
+        ends = np.flatnonzero(q.closes)
+        short = lp.variables(len(ends), self.prices[model.SHORTFALL])
+        at = np.arange(len(ends))
+        lp.rows(len(ends), [(at, self.energy[ends], 1.0), (at, short, 1.0)], v.target_kwh[q.vehicle[ends]])
+        self._taper(later)
+
+    def _taper(self, later: IntArray) -> None:
+        p, v, q = self.params, self.vehicles, self.pairs
+        if p.charger.taper_soc >= 1.0:
+            return
+        capacity = v.capacity_kwh[q.vehicle]
+        fixed = {"capacity_kwh": capacity, "power_kw": q.charge_kw, "taper_soc": p.charger.taper_soc}
+        most = model.taper_kw(np.where(q.opens, v.energy_kwh[q.vehicle], 0.0), **fixed)
+        (slope,) = model.coefficients(model.taper_kw, "energy_kwh", **fixed)
+        row = np.arange(len(q.stage))
+        self.lp.rows(len(row), [(row, self.charge, 1.0), (later, self.energy[later - 1], -slope[later])], -INF, most)
+
+    def _bits(self) -> None:
+        """A charger is off or between its limits, and never charges and discharges at once (2)(3)(6)."""
+        q, lp = self.pairs, self.lp
+        whole = np.flatnonzero(q.stage < self.whole)
+        if not len(whole):
+            return
+        row = np.arange(len(whole))
+        on, back = (lp.variables(len(whole), 0.0, 0.0, 1.0, integer=True) for _ in range(2))
+        for power, bit, low, high in (
+            (self.charge, on, q.charge_min_kw, q.charge_kw),
+            (self.discharge, back, q.discharge_min_kw, q.discharge_kw),
+        ):
+            lp.rows(len(whole), [(row, power[whole], 1.0), (row, bit, -high[whole])], -INF, 0.0)
+            lp.rows(len(whole), [(row, power[whole], 1.0), (row, bit, -np.minimum(low, high)[whole])], 0.0, INF)
+        lp.rows(len(whole), [(row, on, 1.0), (row, back, 1.0)], -INF, 1.0)
+        self._whole_amperes(whole)
+
+    def _whole_amperes(self, whole: IntArray) -> None:
+        step = self.plant.charge_step_kw[self.vehicles.socket[self.pairs.vehicle[whole]]]
+        if not step.any():
+            return
+        amperes = self.lp.variables(len(whole), integer=True)
+        row = np.arange(len(whole))
+        self.lp.rows(len(whole), [(row, self.charge[whole], 1.0), (row, amperes, -step)], 0.0, 0.0)
+
+    def _sites(self) -> None:
+        """Net power of each site's chargers, and how it is met."""
+        q, lp = self.pairs, self.lp
+        cells = self.horizon * self.n_sites
+        self.ev = lp.variables(cells, 0.0, -INF, INF).reshape(self.horizon, self.n_sites)
+        cell = q.stage * self.n_sites + q.site
+        row = np.arange(cells)
+        lp.rows(cells, [(row, self.ev.ravel(), 1.0), (cell, self.charge, -1.0), (cell, self.discharge, 1.0)], 0.0, 0.0)
+        for d in range(self.n_sites):
+            self._connected(np.flatnonzero(~self.outlook.outage[:, d]), d)
+            self._islanded(np.flatnonzero(self.outlook.outage[:, d]), d)
+
+    def _connected(self, stages: IntArray, d: int) -> None:
+        """The bill (1), less the bill without vehicles."""
+        o, dt, lp = self.outlook, self.params.dt_h, self.lp
+        load = o.critical_kw[stages, d] + o.other_kw[stages, d]
+        idle = model.meter_kw(load, 0.0, 0.0, o.pv_kw[stages, d])
+        market = {"buy_usd_kwh": o.buy_usd_kwh[stages], "sell_usd_kwh": o.sell_usd_kwh[stages], "dt_h": dt}
+        price = model.coefficients(model.market_usd, "import_kw", "export_kw", **market)
+        weight = self.prices[model.ENERGY]
+        n = len(stages)
+        drawn, fed = (lp.variables(n, weight * np.broadcast_to(c, (n,))) for c in price)
+        row = np.arange(n)
+        lp.rows(n, [(row, drawn, 1.0), (row, fed, -1.0), (row, self.ev[stages, d], -1.0)], idle, idle)
+        lp.constant -= weight * float(np.sum(model.market_usd(np.maximum(idle, 0), np.maximum(-idle, 0), **market)))
+
+    def _islanded(self, stages: IntArray, d: int) -> None:
+        """Load blocks, generator and PV of a site without supply (7)(10); charging comes last."""
+        o, p, lp, n = self.outlook, self.params, self.lp, len(stages)
+        if not n:
+            return
+        row, dt = np.arange(n), p.dt_h
+        generator_kw = p.site.per_site("generator_kw")[d]
+        generator = lp.variables(n, dt * self.prices[model.GENERATOR], 0.0, generator_kw)
+        sun = lp.variables(n, 0.0, 0.0, o.pv_kw[stages, d])
+        everything = self._whole_variables(stages, 0.0, 1.0)
+        balance = [(row, generator, 1.0), (row, sun, 1.0), (row, self.ev[stages, d], -1.0)]
+        for load, blocks, term in (
+            (o.critical_kw[stages, d], p.site.critical_blocks, model.UNSERVED_CRITICAL),
+            (o.other_kw[stages, d], p.site.other_blocks, model.UNSERVED_OTHER),
+        ):
+            (lost,) = model.coefficients(model.unserved_kwh, "served_kw", load_kw=0.0, dt_h=dt)
+            served = self._whole_variables(stages, self.prices[term] * lost * load / blocks, blocks)
+            lp.constant += self.prices[term] * float(np.sum(model.unserved_kwh(load, 0.0, dt)))
+            balance.append((row, served, -load / blocks))
+            lp.rows(n, [(row, served, 1.0), (row, everything, -float(blocks))], 0.0, INF)
+        lp.rows(n, balance, 0.0, 0.0)
+        self._charge_last(stages, d, everything)
+
+    def _charge_last(self, stages: IntArray, d: int, everything: IntArray) -> None:
+        """Charging in an island only while every block is served."""
+        q, place = self.pairs, np.full(self.horizon, -1)
+        place[stages] = np.arange(len(stages))
+        mine = np.flatnonzero((q.site == d) & (place[q.stage] >= 0))
+        most = np.bincount(place[q.stage[mine]], weights=q.charge_kw[mine], minlength=len(stages))
+        row = np.arange(len(stages))
+        self.lp.rows(len(stages), [(place[q.stage[mine]], self.charge[mine], 1.0), (row, everything, -most)], -INF, 0.0)
+
+    def _whole_variables(self, stages: IntArray, cost: FloatArray | float, upper: float) -> IntArray:
+        """One variable a stage: whole within the first ``whole`` stages, continuous after."""
+        cost = np.broadcast_to(np.asarray(cost, float), (len(stages),))
+        near = stages < self.whole
+        column = np.empty(len(stages), np.int64)
+        column[near] = self.lp.variables(int(near.sum()), cost[near], 0.0, upper, integer=True)
+        column[~near] = self.lp.variables(int((~near).sum()), cost[~near], 0.0, upper)
+        return column
+
+    def _network(self) -> None:
+        """Rows of (9). Chargers never push a row beyond the larger of its limit and the loads alone."""
+        o, rows, lp = self.outlook, self.plant.rows, self.lp
+        live = ~o.outage  # (H, D)
+        load = (o.critical_kw + o.other_kw) * live
+        base = model.network_row(rows.load_coef, load[:, None], rows.ev_coef, 0.0, rows.pv_coef, (o.pv_kw * live)[:, None]).sum(-1)
+        base = base + rows.base[o.fault] * o.feeder_scale[:, None]  # (H, R)
+        stage, r = np.indices(base.shape).reshape(2, -1)
+        n, alone = len(stage), base[stage, r]
+        coef = rows.ev_coef[r] * live[stage]  # (H*R, D)
+        row = np.arange(n)
+        terms = [(row, self.ev[stage, d], coef[:, d]) for d in range(self.n_sites)]
+        high, low = rows.high[r], rows.low[r]
+        lp.rows(n, terms, np.minimum(low, alone) - alone, np.maximum(high, alone) - alone)
+        price = self.prices[model.VIOLATION] * self.params.dt_h
+        for over, sign, limit in ((alone > high, 1.0, high), (alone < low, -1.0, low)):
+            beyond = np.flatnonzero(over)
+            slack = lp.variables(len(beyond), price)
+            at = np.arange(len(beyond))
+            excess = [(at, self.ev[stage[beyond], d], sign * coef[beyond, d]) for d in range(self.n_sites)]
+            lp.rows(len(beyond), [*excess, (at, slack, -1.0)], -INF, sign * (limit[beyond] - alone[beyond]))
+
+    def _reserve(self) -> None:
+        """Shortfall of the spinning reserve (7) at connected sites, while the risk calls for it."""
+        o, p, q, lp = self.outlook, self.params, self.pairs, self.lp
+        if p.reserve.share == 0 or self.prices[model.RESERVE] == 0:
+            return
+        wanted = p.reserve.share * o.critical_kw - p.site.per_site("generator_kw")
+        stage, site = np.nonzero(o.reserve_on[:, None] & ~o.outage & (wanted > 0))
+        if not len(stage):
+            return
+        place = np.full((self.horizon, self.n_sites), -1)
+        place[stage, site] = np.arange(len(stage))
+        mine = np.flatnonzero(place[q.stage, q.site] >= 0)
+        held = lp.variables(len(mine), 0.0, 0.0, q.discharge_kw[mine])
+        fixed = {"floor_kwh": 0.0, "eta_discharge": p.charger.eta_discharge, "hours_h": p.reserve.hours_h}
+        (per_kwh,) = model.coefficients(model.reserve_kw, "energy_kwh", **fixed)
+        row = np.arange(len(mine))
+        floor = self.vehicles.floor_kwh[q.vehicle[mine]]
+        lp.rows(len(mine), [(row, held, 1.0), (row, self.energy[mine], -per_kwh)], -INF, -per_kwh * floor)
+        short = lp.variables(len(stage), self.prices[model.RESERVE] * p.dt_h)
+        at = np.arange(len(stage))
+        lp.rows(len(stage), [(place[q.stage[mine], q.site[mine]], held, 1.0), (at, short, 1.0)], wanted[stage, site])
+
+    def hold_energy(self, wanted_kwh: FloatArray, price_usd_kwh: float) -> None:
+        """Ask softly that the connected vehicles hold ``wanted_kwh`` (H,) above their floors in all."""
+        q, lp = self.pairs, self.lp
+        stages = np.flatnonzero(wanted_kwh > 0)
+        place = np.full(self.horizon, -1)
+        place[stages] = np.arange(len(stages))
+        mine = np.flatnonzero(place[q.stage] >= 0)
+        floor = np.bincount(place[q.stage[mine]], weights=self.vehicles.floor_kwh[q.vehicle[mine]], minlength=len(stages))
+        short = lp.variables(len(stages), price_usd_kwh * self.params.dt_h)
+        at = np.arange(len(stages))
+        lp.rows(len(stages), [(place[q.stage[mine]], self.energy[mine], 1.0), (at, short, 1.0)], wanted_kwh[stages] + floor)
+
+    def plan(self, solution: Solution) -> Plan:
+        """Powers by stage and socket."""
+        q = self.pairs
+        socket = self.vehicles.socket[q.vehicle]
+        charge, discharge = np.zeros((2, self.horizon, self.plant.n_sockets))
+        charge[q.stage, socket] = solution.x[self.charge]
+        discharge[q.stage, socket] = solution.x[self.discharge]
+        return Plan(charge, discharge, solution.objective, solution.bound, solution.seconds, solution.status)

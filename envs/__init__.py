@@ -1,0 +1,1 @@
+"""The problems, and the adapter that makes Gymnasium environments of them."""

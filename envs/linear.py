@@ -49,19 +49,18 @@ class LinearProgram:
         self._limits.append(tuple(np.broadcast_to(np.asarray(x, float), (size,)) for x in (low, high)))  # type: ignore[arg-type]
         self.n_rows += size
 
-    def solve(self, *, relax: bool = False, time_limit_s: float = 60.0, gap: float = 1e-4, gap_abs: float = 1e-6, start: FloatArray | None = None) -> Solution:
-        """Solve with HiGHS on one thread. Raises ``UserError`` when no solution was found."""
+    def solve(self, *, relax: bool = False, time_limit_s: float = 60.0, gap: float = 1e-4, gap_abs: float = 1e-6, zero: IntArray | None = None) -> Solution:
+        """Solve with HiGHS on one thread, the columns ``zero`` held at 0.
+
+        ``relax`` drops integrality. Raises ``UserError`` when no solution was found in time.
+        """
         import highspy
 
         solver = highspy.Highs()
-        options = {"output_flag": False, "threads": 1, "time_limit": time_limit_s, "mip_rel_gap": gap, "mip_abs_gap": gap_abs}
+        options = {"output_flag": False, "threads": 1, "time_limit": time_limit_s, "mip_rel_gap": gap, "mip_abs_gap": gap_abs, "mip_feasibility_tolerance": 1e-9}
         for name, value in options.items():
             solver.setOptionValue(name, value)
-        solver.passModel(self._model(relax))
-        if start is not None:
-            guess = highspy.HighsSolution()
-            guess.col_value = list(start)
-            solver.setSolution(guess)
+        solver.passModel(self._model(relax, zero))
         solver.run()
         info, status = solver.getInfo(), solver.modelStatusToString(solver.getModelStatus())
         if info.primal_solution_status != 2:
@@ -74,10 +73,12 @@ class LinearProgram:
         x = np.array(solver.getSolution().col_value)
         return Solution(x, info.objective_function_value, bound, status, solver.getRunTime())
 
-    def _model(self, relax: bool) -> object:
+    def _model(self, relax: bool, zero: IntArray | None) -> object:
         import highspy
 
         cost, lower, upper = (np.concatenate([c[k] for c in self._columns]) for k in range(3))
+        if zero is not None:
+            upper[zero] = 0.0
         integer = np.concatenate([np.full(len(c[0]), c[3]) for c in self._columns])
         low, high = (np.concatenate([limits[k] for limits in self._limits]) for k in range(2))
         row, column, value = (np.concatenate([e[k] for e in self._entries]) for k in range(3))

@@ -1,8 +1,6 @@
-"""The configuration loader and the command line around it, on a schema of their own."""
+"""The configuration loader and the table of its keys, on a schema of their own."""
 
-import argparse
 import math
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -267,89 +265,3 @@ def test_describe_lists_every_key() -> None:
     assert rows["sites[].tariff"] == "sites[].tariff flat | spot flat"
     assert rows["weights"] == "weights map of text to float {}"
     assert rows["env.limit_kw"] == "env.limit_kw float | null null"
-
-
-def test_run_cli_exit_codes_and_messages(capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(error: BaseException) -> int:
-        raise error
-
-    assert cli.run_cli(lambda: None) == 0
-    assert cli.run_cli(lambda: 3) == 3
-    assert cli.run_cli(lambda: fail(UserError("x.yaml:\n  a: b\n  c: d"))) == 2
-    assert capsys.readouterr().err == "error: x.yaml:\n  a: b\n  c: d\n"
-    assert cli.run_cli(lambda: fail(KeyboardInterrupt("saved runs/a; add --resume"))) == 130
-    assert "interrupted: saved runs/a; add --resume\n" in capsys.readouterr().err
-    with pytest.raises(ZeroDivisionError):  # a bug of ours keeps its traceback
-        cli.run_cli(lambda: fail(ZeroDivisionError()))
-
-
-def parser() -> argparse.ArgumentParser:
-    made = cli.Parser(prog="train.py")
-    made.add_argument("--config", required=True)
-    made.add_argument("--seed", type=int)
-    cli.add_overrides(made)
-    return made
-
-
-def test_overrides_may_stand_between_options() -> None:
-    argv = ["a.b=1", "--config", "x", "c=2", "--seed", "3", "d=-1"]
-    assert cli.parse_args(parser(), argv).overrides == ["a.b=1", "c=2", "d=-1"]
-
-
-@pytest.mark.parametrize(
-    ("argv", "said"),
-    [
-        (
-            ["--config", "x", "--sed", "3"],
-            "error: unrecognized arguments: --sed; did you mean --seed?",
-        ),
-        (["--config", "x", "--agent.lr=3"], "a setting is written without dashes: agent.lr=VALUE"),
-        (["--conf", "x"], "the following arguments are required: --config; see train.py --help"),
-        (["--config", "x", "--seed", "a"], "invalid int value: 'a'; see train.py --help"),
-    ],
-)
-def test_argument_errors_name_the_remedy(
-    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.parse_args(parser(), argv)
-    told = capsys.readouterr().err
-    assert caught.value.code == 2
-    assert told.startswith("usage: ")
-    assert said in told
-
-
-def test_split_names() -> None:
-    items = ["runs/a=1", "env.n_ev=3", "optimum", "data=/x/y.csv", "./a=b", "runs/b"]
-    expected = ["runs/a=1", "optimum", "./a=b", "runs/b"], ["env.n_ev=3", "data=/x/y.csv"]
-    assert cli.split_names(items) == expected
-
-
-def test_format_table() -> None:
-    rows = [
-        {"agent": "ppo", "score": 0.9123456, "n": 5},
-        {"agent": "optimum", "score": None, "n": 12},
-    ]
-    assert cli.format_table(
-        rows, {"agent": "agent", "score": "score", "n": "seeds"}
-    ).splitlines() == [
-        "agent     score  seeds",
-        "-------  ------  -----",
-        "ppo      0.9123      5",
-        "optimum       -     12",
-    ]
-    assert cli.format_table([{"x": 12345.678}, {"x": math.nan}], ["x"]).split() == [
-        *("x", "-----", "12346", "nan")
-    ]
-
-
-def test_progress_is_silent_unless_a_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with cli.progress(3, "train") as bar:
-        bar.update(3)
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with cli.progress(3, "train") as bar:
-        bar.update(3)
-    assert "train: 100%" in capsys.readouterr().err

@@ -417,6 +417,12 @@ def test_a_bad_json_item_is_one_line(
     assert f"{path}: item 2, column '{column}'" in message and text in message
 
 
+def test_a_json_ending_means_json(tmp_path: Path) -> None:
+    path = write(tmp_path, "oops, a page of the proxy", "sessions.json")
+    with pytest.raises(UserError, match=r"sessions\.json: is not JSON"):
+        load_sessions(path)
+
+
 @pytest.mark.parametrize("load", [load_sessions, load_prices])
 def test_unreadable_files_name_the_path(
     tmp_path: Path, load: Callable[[Path], SessionTable | PriceTable]
@@ -614,6 +620,8 @@ def test_a_missing_week_parts_the_file_into_periods(tmp_path: Path) -> None:
     days = [date(2024, 5, 1).toordinal(), date(2024, 5, 10).toordinal()]
     assert table.day.tolist() == days
     assert counted(table.report) == {"incomplete_edge_days": 2, "days_without_price": 8}
+    filled = prices(tmp_path, plain_prices(first + second), fill_h=168.0)
+    assert len(filled) == 10 and filled.report["filled_steps"] == 168
     with pytest.raises(UserError, match=r"gap of 167 h"):
         prices(tmp_path, plain_prices(first + naive_hours("2024-05-09 00:00", 48)))
 
@@ -663,8 +671,19 @@ def test_naive_repeated_quarters_may_be_interleaved(tmp_path: Path) -> None:
     assert counted(table.report) == {"dst_repeated_hours": 1}
 
 
-def test_naive_missing_hour_on_another_day_is_a_gap(tmp_path: Path) -> None:
-    times = naive_hours("2022-03-20", 24)  # a Sunday, neither the second nor the last
+def test_naive_hour_three_times_is_a_duplicate(tmp_path: Path) -> None:
+    times = [time[:19] for time in zoned("2022-10-30", 25)]
+    times, values = [*times[:3], times[2], *times[3:]], [1.0] * 26
+    report = prices(tmp_path, plain_prices(times, values)).report
+    assert counted(report) == {"duplicate_rows": 1, "dst_repeated_hours": 1}
+    values[4] = 2.0
+    with pytest.raises(UserError, match=r"row 6, .* another price in row 5; delete one"):
+        prices(tmp_path, plain_prices(times, values))
+
+
+@pytest.mark.parametrize("day", ["2022-03-20", "2022-03-28"], ids=["third Sunday", "Monday"])
+def test_naive_missing_hour_on_another_day_is_a_gap(tmp_path: Path, day: str) -> None:
+    times = naive_hours(day, 24)
     table = prices(tmp_path, plain_prices(times[:2] + times[3:]))
     assert counted(table.report) == {"filled_steps": 1, "filled_gaps": 1}
 
@@ -701,7 +720,11 @@ def change_time(i: int, new: str) -> Callable[[list[str]], list[str]]:
         (lambda lines: ["time,cost", *lines[1:]], "row 1", "no price column"),
         (lambda lines: lines[:1], "price.csv", "no rows; give"),
         (lambda lines: lines[:2], "price.csv", "single time; give steps of 15, 30 or 60"),
-        (lambda lines: lines[:20], "price.csv", "no complete local day; give"),
+        (
+            lambda lines: lines[:20],
+            "row 2, column 'time'",
+            "19 rows without a complete local day; give",
+        ),
         (lambda lines: lines[:1] + lines[1::2], "price.csv", "is 120 min; give steps of 15"),
     ],
 )
@@ -714,6 +737,13 @@ def test_a_bad_price_file_is_one_line(
     message = one_line(error)
     assert message.startswith(str(tmp_path / "price.csv"))
     assert where in message and text in message
+
+
+def test_a_mistyped_year_is_no_period_of_its_own(tmp_path: Path) -> None:
+    times = naive_hours("2024-05-01", 48)
+    times[30] = "2042" + times[30][4:]
+    with pytest.raises(UserError, match=r"row 32, .* period of 1 rows without a complete"):
+        prices(tmp_path, plain_prices(times))
 
 
 def test_two_price_columns_are_ambiguous(tmp_path: Path) -> None:
@@ -734,6 +764,7 @@ def test_mixed_steps_are_refused(tmp_path: Path) -> None:
         ("Netherlands,2022-05-01 01", "Belgium,2022-05-01 01", "row 5, column 'Country'"),
         ("01:00:00,2022-05-01 03", "01:00:00,2022-05-04 03", "row 5, column 'Datetime (Local)'"),
         ("01:00:00,2022-05-01 03", "01:00:00,2022-05-01 06", "changes the UTC offset by 3 h"),
+        ("01:00:00,2022-05-01 03:00", "01:00:00,2022-05-01 03:07", "on a quarter of an hour"),
         ("Price (EUR/MWhe)", "Price", "missing column 'Price (EUR/MWhe)'"),
         ("Datetime (UTC)", "Datetime", "missing column 'Datetime (UTC)'"),
     ],
@@ -751,6 +782,7 @@ def test_a_bad_ember_file_is_one_line(tmp_path: Path, old: str, new: str, text: 
     [
         ({"usd_per_eur": 0.0}, "usd_per_eur=0.0"),
         ({"usd_per_eur": math.nan}, "usd_per_eur=nan"),
+        ({"usd_per_eur": math.inf}, "usd_per_eur=inf"),
         ({"fill_h": -1.0}, "env.price_fill_h=-1.0"),
         ({"fill_h": math.nan}, "env.price_fill_h=nan"),
     ],

@@ -73,7 +73,7 @@ def run_ac(pp: ModuleType, net: Any, p_kw: np.ndarray, q_kvar: np.ndarray) -> No
     """Solve the net with pandapower, loads at buses 1..32 as given."""
     net.load["p_mw"] = p_kw[net.load["bus"]] / 1000.0
     net.load["q_mvar"] = q_kvar[net.load["bus"]] / 1000.0
-    pp.runpp(net, tolerance_mva=1e-10)
+    pp.runpp(net, tolerance_mva=1e-10, numba=False)
 
 
 # --- feeder ---------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_sweep_agrees_with_pandapower(pp: ModuleType, net: Any) -> None:
 def test_sweep_other_source_voltage(pp: ModuleType, net: Any) -> None:
     feeder = case33bw()
     net.ext_grid["vm_pu"] = 1.04
-    pp.runpp(net)
+    pp.runpp(net, numba=False)
     result = sweep(feeder, feeder.load_kw[None], feeder.load_kvar[None], v_source=1.04)
     np.testing.assert_allclose(result.v_pu[0], net.res_bus.vm_pu, rtol=0, atol=1e-8)
 
@@ -175,7 +175,7 @@ def test_sweep_other_source_voltage(pp: ModuleType, net: Any) -> None:
 def test_sweep_with_a_line_out_agrees_with_pandapower(pp: ModuleType, net: Any, line: int) -> None:
     feeder = case33bw()
     net.line.loc[line, "in_service"] = False
-    pp.runpp(net)
+    pp.runpp(net, numba=False)
     only_head_marked = np.ones((1, 33), dtype=bool)
     only_head_marked[0, feeder.to_bus[line]] = False
     result = sweep(feeder, feeder.load_kw[None], feeder.load_kvar[None], alive=only_head_marked)
@@ -263,7 +263,7 @@ def test_lindistflow_voltages_follow_from_its_flows() -> None:
 
 
 def test_lindistflow_error_against_ac() -> None:
-    """Measured on these 300 points: at most 0.0079 p.u. (nominal load alone 0.0028)."""
+    """Measured on these 300 points: at most 0.0085 p.u. (nominal load alone 0.0028)."""
     feeder = case33bw()
     model = lindistflow(feeder, SITES)
     operating = points(300, low_kw=-500.0)
@@ -278,11 +278,13 @@ def test_lindistflow_error_against_ac() -> None:
 
 
 def test_lindistflow_is_optimistic_where_all_consume() -> None:
+    """Measured on these 300 points, four far sites drawing up to 2 MW: at most 0.0095 p.u."""
     feeder = case33bw()
     operating = points(300, low_kw=0.0)
     linear = lindistflow(feeder, SITES).v_pu(*operating, np.zeros(300, dtype=int))
     exact = sweep(feeder, *bus_load(feeder, *operating)).v_pu
     assert (linear[:, 1:] > exact[:, 1:]).all()
+    assert (linear - exact).max() <= 0.010
 
 
 @pytest.mark.parametrize(
@@ -399,7 +401,7 @@ def test_switches_and_dead_parts(pp: ModuleType, net: Any) -> None:
     assert feeder.bus_lookup[7] == feeder.bus_lookup[8] == 7
     assert 21 not in feeder.bus_lookup
     assert feeder.load_kw[7] == 260.0  # 200 kW at bus 7, 60 kW at bus 8
-    pp.runpp(net)
+    pp.runpp(net, numba=False)
     result = sweep(feeder, feeder.load_kw[None], feeder.load_kvar[None])
     for bus, here in feeder.bus_lookup.items():
         assert result.v_pu[0, here] == pytest.approx(net.res_bus.vm_pu[bus], abs=1e-8)
@@ -409,7 +411,7 @@ def test_transformers_and_two_voltages(pp: ModuleType) -> None:
     cigre = pp.networks.create_cigre_network_mv()
     cigre.line["c_nf_per_km"] = 0.0  # line charging is left out, as stated
     cigre.ext_grid["vm_pu"] = 1.0
-    pp.runpp(cigre)
+    pp.runpp(cigre, numba=False)
     feeder = feeder_from_pandapower(cigre)
     assert feeder.base_kv == 20.0
     assert feeder.limit_kva[0] == pytest.approx(25_000.0)  # the 25 MVA transformer
@@ -417,6 +419,24 @@ def test_transformers_and_two_voltages(pp: ModuleType) -> None:
     result = sweep(feeder, feeder.load_kw[None], feeder.load_kvar[None])
     for bus, here in feeder.bus_lookup.items():
         assert result.v_pu[0, here] == pytest.approx(cigre.res_bus.vm_pu[bus], abs=1e-8)
+
+
+def test_a_line_at_another_voltage_is_referred_to_the_base(pp: ModuleType) -> None:
+    net = pp.create_empty_network()
+    for kv in (20.0, 20.0, 20.0, 0.4, 0.4):
+        pp.create_bus(net, vn_kv=kv)
+    pp.create_ext_grid(net, 0)
+    for a, b in ((0, 1), (1, 2), (3, 4)):
+        pp.create_line_from_parameters(net, a, b, 0.2, 0.3, 0.1, c_nf_per_km=0, max_i_ka=0.2)
+    pp.create_transformer_from_parameters(net, 2, 3, 0.4, 20.0, 0.4, 1.5, 6.0, 0.0, 0.0)
+    pp.create_load(net, 4, p_mw=0.06, q_mvar=0.02, scaling=1.5)
+    pp.runpp(net, numba=False)
+    feeder = feeder_from_pandapower(net)
+    result = sweep(feeder, feeder.load_kw[None], feeder.load_kvar[None])
+    assert feeder.base_kv == 20.0
+    np.testing.assert_allclose(result.v_pu[0], net.res_bus.vm_pu, rtol=0, atol=1e-8)
+    assert net.res_bus.vm_pu[4] < 0.97  # the low-voltage line matters
+    assert feeder.limit_kva[-1] == pytest.approx(np.sqrt(3) * 0.4 * 200.0)
 
 
 def _mesh(pp: ModuleType, net: Any) -> None:

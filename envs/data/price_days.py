@@ -46,11 +46,6 @@ def wall_days(rows: PriceRows, fill_h: float) -> WallDays:
     rows = rows if rows.has_offset else _with_true_time(rows, step_min)
     parts = [_part(part, step_min, fill_h, counts) for part in _periods(rows, step_min, fill_h)]
     day = np.concatenate([part_day for part_day, _ in parts])
-    if not day.size:
-        raise UserError(
-            f"{rows.path}: {len(rows.rows)} rows hold no complete local day; "
-            "give prices from midnight to midnight"
-        )
     counts["days_without_price"] = int(day[-1] - day[0]) + 1 - len(day)
     price = np.concatenate([part_price for _, part_price in parts])
     return WallDays(day, price, {key: count for key, count in counts.items() if count})
@@ -147,7 +142,7 @@ def _periods(rows: PriceRows, step_min: int, fill_h: float) -> Iterator[PriceRow
 def _part(
     rows: PriceRows, step_min: int, fill_h: float, counts: Counter[str]
 ) -> tuple[IntArray, FloatArray]:
-    """Return day (m,) and price (m, 96) of one period, m >= 0."""
+    """Return day (m,) and price (m, 96) of one period, m >= 1."""
     _check_gaps(rows, step_min, fill_h)
     _check_clock(rows)
     grid_min = np.arange(rows.true_min[0], rows.true_min[-1] + step_min, step_min)
@@ -157,7 +152,15 @@ def _part(
     counts["filled_steps"] += len(grid_min) - len(rows.rows)
     counts["filled_gaps"] += int((np.diff(rows.true_min) > step_min).sum())
     first, quarters = _wall_quarters(wall_min, price, step_min, counts)
-    return _whole_days(first, quarters, counts)
+    day, day_price = _whole_days(first, quarters, counts)
+    if not day.size:
+        number = len(rows.rows)
+        raise rows.error(
+            0,
+            f"begins a period of {number} rows without a complete local day",
+            "give prices from midnight to midnight, without a gap of a week",
+        )
+    return day, day_price
 
 
 def _check_gaps(rows: PriceRows, step_min: int, fill_h: float) -> None:

@@ -86,8 +86,8 @@ class Fields:
         return number
 
     def _finite(self, column: str) -> float:
-        """Return the cell as float; ValueError for NaN, infinity, true, false and 1_000."""
-        if isinstance(self.values[column], bool) or "_" in self.text(column):
+        """Return the cell as float; ValueError for NaN, infinity and 1_000."""
+        if "_" in self.text(column):
             raise ValueError
         number = float(self.text(column))
         if not math.isfinite(number):

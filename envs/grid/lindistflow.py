@@ -6,6 +6,7 @@ simulator and the optimum, so both see one grid.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numba as nb
 import numpy as np
@@ -49,9 +50,8 @@ class LinDistFlow:
         Raises ValueError on a wrong shape or a fault out of range.
         """
         case = self._case(site_kw, site_kvar, scale, fault)
-        per_site = np.ascontiguousarray(self.flow_site.T)
-        kw = _affine(self.flow_base_kw, case.scale, case.fault, case.site_kw, per_site)
-        kvar = _affine(self.flow_base_kvar, case.scale, case.fault, case.site_kvar, per_site)
+        kw = _affine(self.flow_base_kw, case.scale, case.fault, case.site_kw, self._flow_rows)
+        kvar = _affine(self.flow_base_kvar, case.scale, case.fault, case.site_kvar, self._flow_rows)
         return kw, kvar
 
     def v2(
@@ -65,12 +65,12 @@ class LinDistFlow:
         """Return the squared voltages in p.u., (B, n_bus), 0 at dead buses; arguments as `flows`.
 
         v_source: voltage of bus 0 in p.u. Losses are left out, so the voltage of a feeder that
-        only consumes comes out too high: on case33bw by at most 0.009 p.u. up to 1.2 x load.
+        only consumes comes out too high: measured on case33bw by 0.003 p.u. at nominal load, and
+        by up to 0.0095 p.u. at 1.2 times that and 2 MW more at four far buses.
         """
         case = self._case(site_kw, site_kvar, scale, fault)
         sites = np.concatenate((case.site_kw, case.site_kvar), axis=1)
-        per_site = np.concatenate((self.v2_drop_per_kw.T, self.v2_drop_per_kvar.T))
-        drop = _affine(self.v2_drop_base, case.scale, case.fault, sites, per_site)
+        drop = _affine(self.v2_drop_base, case.scale, case.fault, sites, self._v2_rows)
         return np.where(self.dead_bus[case.fault], 0.0, float(v_source) ** 2 - drop)
 
     def v_pu(
@@ -83,6 +83,16 @@ class LinDistFlow:
     ) -> FloatArray:
         """Return the voltages in p.u., (B, n_bus): the root of `v2`, 0 where that is negative."""
         return np.sqrt(np.maximum(self.v2(site_kw, site_kvar, scale, fault, v_source), 0.0))
+
+    @cached_property
+    def _flow_rows(self) -> FloatArray:
+        """(D, L) contiguous, as `_affine` walks it."""
+        return np.ascontiguousarray(self.flow_site.T)
+
+    @cached_property
+    def _v2_rows(self) -> FloatArray:
+        """(2D, n_bus): the rows of the sites' kW, then of their kvar."""
+        return np.concatenate((self.v2_drop_per_kw.T, self.v2_drop_per_kvar.T))
 
     def _case(
         self,

@@ -1,9 +1,11 @@
 """The V2G world, batched: draws scenarios, keeps the state of B episodes, steps them in place."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import BoolArray, Float32Array, FloatArray, IntArray
 from qevgrid.envs.v2g import kernel, model, observe
 from qevgrid.envs.v2g.files import load_days
@@ -15,6 +17,7 @@ from qevgrid.envs.v2g.sessions import Sessions
 
 SESSION_FIELDS = ("arrival", "departure", "declared", "energy_kwh", "target_kwh", "capacity_kwh", "floor_kwh", "limit_kw", "stays")
 WORLD_FIELDS = ("buy_usd_kwh", "sell_usd_kwh", "pv_kw", "critical_kw", "other_kw", "feeder_scale", "fault", "outage", "risk")
+NOTHING = np.empty((0, 0), np.float32)
 
 
 @dataclass
@@ -67,6 +70,44 @@ class V2GCore:
     def n_stages(self) -> int:
         return self.params.n_stages
 
+    @property
+    def n_actions(self) -> int:
+        return self.params.n_sockets
+
+    @property
+    def n_choices(self) -> int | None:
+        return self.params.n_levels if self.params.action == "levels" else None
+
+    @property
+    def cost_terms(self) -> tuple[str, ...]:
+        return model.COST_TERMS
+
+    def decode(self, choice: IntArray) -> FloatArray:
+        """Levels as fractions of the power."""
+        return self.levels[choice]
+
+    def notes(self) -> dict[str, Any]:
+        """Clock hour of stage 0, and what the file loaders have to report."""
+        report = self.files.report
+        return {"start_h": float(self.sampler.start_h)} | ({"report": dict(report)} if report else {})
+
+    def check(self, scenario: Scenario, size: int) -> None:
+        """Raise ``UserError`` unless ``scenario`` holds ``size`` episodes of these parameters."""
+        n, d, slots = self.n_sockets, self.plant.n_sites, self.sampler.slots
+        if not isinstance(scenario, Scenario):
+            raise UserError(f"a scenario must be a V2G Scenario, not {type(scenario).__name__}")
+        shapes = (scenario.outage.shape, scenario.sessions.arrival.shape)
+        needed = ((size, self.n_stages, d), (size, n, slots))
+        if shapes != needed:
+            raise UserError(
+                f"the scenario's outages and sessions have shapes {shapes}, but these parameters need "
+                f"{needed}; draw it with the same parameters"
+            )
+
+    def batch(self, size: int) -> "Batch":
+        """Room for ``size`` episodes."""
+        return Batch(self, size)
+
     def _price_scale(self) -> float:
         """Price that the observation shows as 1: half above the dearest hour of tariff or file."""
         if self.files.prices is not None:
@@ -88,8 +129,10 @@ class Batch:
         site = [np.zeros((size, d)) for _ in range(4)]
         self.outcome = kernel.Outcome(
             np.zeros((size, n)), np.zeros((size, n)), *site, np.zeros((size, len(model.COST_TERMS))),
-            np.zeros(size), np.zeros(size), np.zeros(size),
+            np.zeros(size), np.zeros(size), np.zeros(size), np.zeros(size),
         )
+        r = len(core.plant.rows.low)
+        self._scratch = kernel.Scratch(*(np.zeros(k) for k in (d, d, d, r, r, r)))
         self.scenario: Scenario
         self.world: kernel.World
         self._running = False
@@ -109,16 +152,19 @@ class Batch:
         self.world.known[rows] = known
         kernel.begin(self.world, self.state, np.asarray(rows, np.int64))
 
-    def step(self, action: FloatArray) -> None:
-        """One stage; results are in ``outcome`` and ``state``. ``action`` (B, N) in [-1, 1]."""
-        kernel.step(self.core.arrays, self.world, self.state, self.outcome, action)
+    def step(self, action: FloatArray, out: Float32Array | None = None) -> None:
+        """One stage; results are in ``outcome`` and ``state``. ``action`` (B, N) in [-1, 1].
+
+        Where ``out`` (B, O) is given, the observations after the stage are written to it.
+        """
+        obs = NOTHING if out is None else out
+        kernel.step(self.core.arrays, self.world, self.state, self.outcome, self._scratch, action, obs)
 
     def observe(self, out: Float32Array | None = None) -> Float32Array:
         """Observations (B, O), written to ``out`` when given."""
         if out is None:
             out = np.empty((self.size, len(self.core.labels)), np.float32)
-        per_day = self.core.n_stages / self.core.params.days
-        kernel.observe(self.core.arrays, self.world, self.state, per_day, out)
+        kernel.observe(self.core.arrays, self.world, self.state, out)
         return out
 
     @property
@@ -144,14 +190,10 @@ class Batch:
         )
 
     def mask(self) -> BoolArray:
-        """Levels that a socket can follow as they are, (B, N, L); "off" always can."""
-        view, levels, p = self.view(), self.core.levels, self.core.params
-        room_kw = (view.capacity_kwh - view.energy_kwh) / (p.charger.eta_charge * p.dt_h)
-        fall_kw = (view.energy_kwh - view.floor_kwh) * p.charger.eta_discharge / p.dt_h
-        up = view.plugged & (np.minimum(view.charge_kw, room_kw) >= self.core.plant.charge_min_kw) & (room_kw > 1e-9)
-        down = view.plugged & (np.minimum(view.discharge_kw, fall_kw) >= self.core.plant.discharge_min_kw) & (fall_kw > 1e-9)
-        down &= self.core.plant.discharge_kw > 0
-        return np.where(levels > 0, up[..., None], np.where(levels < 0, down[..., None], True))
+        """Levels at which something flows, lines and islands aside, (B, N, L); "off" always may be chosen."""
+        out = np.empty((self.size, self.core.n_sockets, len(self.core.levels)), bool)
+        kernel.mask(self.core.arrays, self.world, self.state, self.core.levels, out)
+        return out
 
 
 def _expand(scenario: Scenario, size: int) -> Scenario:
@@ -183,10 +225,11 @@ def _kernel_arrays(plant: Plant) -> kernel.PlantArrays:
     constants = (
         p.dt_h, p.charger.eta_charge, p.charger.eta_discharge, p.charger.taper_soc,
         p.reserve.share, p.reserve.risk, p.reserve.hours_h, p.reward_scale,
+        p.n_stages / p.days, plant.charge_kw.max(), max(plant.charge_kw.sum(), 1e-9),
     )
     return kernel.PlantArrays(
         plant.site, plant.charge_min_kw, plant.charge_step_kw, plant.charge_kw, plant.discharge_kw, plant.discharge_min_kw,
-        np.zeros(plant.n_sockets), *map(np.ascontiguousarray, (rows.load_coef, rows.ev_coef, rows.pv_coef, rows.base, rows.low, rows.high)),
+        np.zeros(plant.n_sockets), *map(np.ascontiguousarray, (rows.load_coef.T, rows.ev_coef.T, rows.pv_coef.T, rows.base, rows.low, rows.high)),
         p.site.per_site("generator_kw"), model.unit_prices(p.cost), model.term_weights(p.cost),
         np.array(constants), p.site.critical_blocks, p.site.other_blocks,
     )

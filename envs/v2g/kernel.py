@@ -22,6 +22,11 @@ from numba import njit
 from qevgrid.envs.types import BoolArray, Float32Array, FloatArray, IntArray
 from qevgrid.envs.v2g import model
 
+# Reference counting of the arrays, and handing them from function to function, would cost more
+# than the physics: the loops count no references (so they allocate nothing) and are one function.
+compiled = njit(cache=True, error_model="numpy", _nrt=False)
+inlined = njit(cache=True, inline="always")
+
 TOLERANCE_KW = 1e-6
 """Slack in comparisons; what is served never exceeds what is supplied."""
 PASSES = 6
@@ -37,9 +42,9 @@ class PlantArrays(NamedTuple):
     discharge_kw: FloatArray  # (N,)
     discharge_min_kw: FloatArray  # (N,)
     no_step_kw: FloatArray  # (N,) zeros: discharge is not in whole amperes
-    load_coef: FloatArray  # (R, D)
-    ev_coef: FloatArray  # (R, D)
-    pv_coef: FloatArray  # (R, D)
+    load_coef: FloatArray  # (D, R)
+    ev_coef: FloatArray  # (D, R)
+    pv_coef: FloatArray  # (D, R)
     base: FloatArray  # (F, R)
     low: FloatArray  # (R,)
     high: FloatArray  # (R,)
@@ -51,7 +56,7 @@ class PlantArrays(NamedTuple):
     n_other: int
 
 
-CONSTANTS = ("dt_h", "eta_charge", "eta_discharge", "taper_soc", "reserve_share", "reserve_risk", "reserve_hours_h", "reward_scale")
+CONSTANTS = ("dt_h", "eta_charge", "eta_discharge", "taper_soc", "reserve_share", "reserve_risk", "reserve_hours_h", "reward_scale", "per_day", "power_scale_kw", "fleet_kw")
 
 
 class World(NamedTuple):
@@ -99,23 +104,62 @@ class Outcome(NamedTuple):
     cost_usd: FloatArray  # (B, 9) unweighted
     curtailed_kwh: FloatArray  # (B,) |wish - done|, in grid-side kWh
     violation_kw: FloatArray  # (B,)
+    total_usd: FloatArray  # (B,) weighted
     reward: FloatArray  # (B,)
 
 
-@njit(cache=True, inline="always")
-def _socket_charge(wish, low, step, cap):
-    """Rule 2 for charging."""
-    if cap < low or cap <= 0.0 or wish < 0.5 * low or wish <= 0.0:
-        return 0.0
-    power = min(max(wish, low), cap)
+class Scratch(NamedTuple):
+    """Room to work in; nothing in it outlives an episode's stage."""
+
+    charge: FloatArray  # (D,) sum of the site
+    discharge: FloatArray  # (D,)
+    spare: FloatArray  # (D,) power that could be held in reserve
+    rows: FloatArray  # (R,) the network's rows without chargers
+    drawn: FloatArray  # (R,) by charging
+    fed: FloatArray  # (R,) by discharging
+
+
+@inlined
+def _legal_kw(wish, low, step, room):
+    """Rule 2: off, or at least the minimum, in whole steps."""
+    power = min(max(wish, low), room)
     if step > 0.0:
         power = np.floor(power / step + 1e-9) * step
-        if power < low - 1e-9:
-            return 0.0
-    return power
+        power = power if power >= low - 1e-9 else 0.0
+    off = (room < low) | (room <= 0.0) | (wish < 0.5 * low) | (wish <= 0.0)
+    return 0.0 if off else power
 
 
-@njit(cache=True)
+@inlined
+def _socket_kw(plant, world, state, b, t, i, share):
+    """Rules 1 and 2 for a socket with a vehicle: power wished for and power it gets, both >= 0.
+
+    Both directions are computed and one is selected: which one is chance, and branches on chance
+    cost more than the arithmetic.
+    """
+    dt, eta_c, eta_d, taper = plant.constants[0], plant.constants[1], plant.constants[2], plant.constants[3]
+    k = state.slot[b, i]
+    energy, cap_kwh = state.energy_kwh[b, i], world.capacity_kwh[b, i, k]
+    up_kw, down_kw = plant.charge_kw[i], plant.discharge_kw[i]
+    up_low, down_low = plant.charge_min_kw[i], plant.discharge_min_kw[i]
+    up_room = (cap_kwh - energy) / (eta_c * dt)
+    down_room = (energy - world.floor_kwh[b, i, k]) * eta_d / dt
+    charging = share > 0.0
+    power = min(up_kw if charging else down_kw, world.limit_kw[b, i, k])
+    room = min(power, up_room if charging else down_room)
+    low = up_low if charging else down_low
+    step = 0.0
+    if plant.charge_step_kw[i] > 0.0 and charging:
+        step = plant.charge_step_kw[i]
+    if taper < 1.0 and charging:
+        room = min(room, model.taper_kw(energy, cap_kwh, power, taper))
+    if world.outage[b, t, plant.site[i]] and not charging:
+        low = 0.0
+    wish = abs(share) * power
+    return wish, _legal_kw(wish, low, step, room)
+
+
+@compiled
 def _scale(power, low, step, sites, site, factor):
     """Scale one site's powers down in place; what falls below its minimum passes its share on."""
     carry = 0.0
@@ -134,7 +178,7 @@ def _scale(power, low, step, sites, site, factor):
     return total
 
 
-@njit(cache=True)
+@compiled
 def _blocks(supply, critical, other, n_critical, n_other, value_critical, value_other):
     """Numbers of blocks of the two tiers with the greatest value that ``supply`` carries."""
     best, best_c, best_o = -1.0, 0, 0
@@ -152,60 +196,83 @@ def _blocks(supply, critical, other, n_critical, n_other, value_critical, value_
     return best_c, best_o
 
 
-@njit(cache=True)
+@inlined
 def _base_rows(plant, world, b, t, rows):
     """Left-hand side of each network row with all chargers off."""
-    n_sites = plant.load_coef.shape[1]
-    for r in range(len(plant.low)):
-        value = plant.base[world.fault[b, t], r] * world.feeder_scale[b, t]
-        for d in range(n_sites):
-            if not world.outage[b, t, d]:
-                load = world.critical_kw[b, t, d] + world.other_kw[b, t, d]
-                value += model.network_row(plant.load_coef[r, d], load, plant.ev_coef[r, d], 0.0, plant.pv_coef[r, d], world.pv_kw[b, t, d])
-        rows[r] = value
+    fault, scale = world.fault[b, t], world.feeder_scale[b, t]
+    for r in range(len(rows)):
+        rows[r] = plant.base[fault, r] * scale
+    for d in range(plant.load_coef.shape[0]):
+        if not world.outage[b, t, d]:
+            load, pv = world.critical_kw[b, t, d] + world.other_kw[b, t, d], world.pv_kw[b, t, d]
+            for r in range(len(rows)):
+                rows[r] += model.network_row(plant.load_coef[d, r], load, plant.ev_coef[d, r], 0.0, plant.pv_coef[d, r], pv)
 
 
-@njit(cache=True)
-def _row_sum(coef, power, outage):
-    """A row's coefficients times the site powers of the connected sites."""
+@inlined
+def _row_sums(coef, power, outage, sums):
+    """The rows' coefficients times the site powers of the connected sites."""
+    for r in range(len(sums)):
+        sums[r] = 0.0
+    for d in range(len(power)):
+        if not outage[d]:
+            for r in range(len(sums)):
+                sums[r] += coef[d, r] * power[d]
+
+
+@inlined
+def _broken(plant, rows, drawn, fed):
+    """Number of rows beyond their limits by the chargers' doing."""
+    count = 0
+    for r in range(len(rows)):
+        flow = drawn[r] - fed[r]
+        over = flow > max(plant.high[r] - rows[r], 0.0) + TOLERANCE_KW
+        under = flow < min(plant.low[r] - rows[r], 0.0) - TOLERANCE_KW
+        count += over | under
+    return count
+
+
+@compiled
+def _row_sum(coef, r, power, outage):
+    """One of ``_row_sums``."""
     total = 0.0
     for d in range(len(power)):
         if not outage[d]:
-            total += coef[d] * power[d]
+            total += coef[d, r] * power[d]
     return total
 
 
-@njit(cache=True)
-def _scale_sites(coef, outage, power, low, step, sites, sums, factor):
+@compiled
+def _scale_sites(coef, r, outage, power, low, step, sites, sums, factor):
     for d in range(len(sums)):
-        if coef[d] > 0.0 and not outage[d]:
+        if coef[d, r] > 0.0 and not outage[d]:
             sums[d] = _scale(power, low, step, sites, d, factor)
 
 
-@njit(cache=True)
+@compiled
 def _curtail(plant, charge_kw, discharge_kw, charge, discharge, outage, rows):
     """Rule 3: scale connected sites until every row holds. ``charge``/``discharge`` are site sums."""
     for attempt in range(PASSES + 1):
         clean = True
         for r in range(len(rows)):
-            coef = plant.ev_coef[r]
-            drawn, fed = _row_sum(coef, charge, outage), _row_sum(coef, discharge, outage)
+            coef = plant.ev_coef
+            drawn, fed = _row_sum(coef, r, charge, outage), _row_sum(coef, r, discharge, outage)
             up = max(plant.high[r] - rows[r], 0.0)
             down = min(plant.low[r] - rows[r], 0.0)
             if drawn - fed > up + TOLERANCE_KW:
                 clean = False
                 factor = max((up + fed) / drawn, 0.0) if attempt < PASSES else 0.0
-                _scale_sites(coef, outage, charge_kw, plant.charge_min_kw, plant.charge_step_kw, plant.site, charge, factor)
+                _scale_sites(coef, r, outage, charge_kw, plant.charge_min_kw, plant.charge_step_kw, plant.site, charge, factor)
             elif drawn - fed < down - TOLERANCE_KW:
                 clean = False
                 factor = max((drawn - down) / fed, 0.0) if attempt < PASSES else 0.0
-                _scale_sites(coef, outage, discharge_kw, plant.discharge_min_kw, plant.no_step_kw, plant.site, discharge, factor)
+                _scale_sites(coef, r, outage, discharge_kw, plant.discharge_min_kw, plant.no_step_kw, plant.site, discharge, factor)
         if clean:
             return
     _switch_off(plant.site, charge_kw, discharge_kw, charge, discharge, outage)
 
 
-@njit(cache=True)
+@compiled
 def _switch_off(sites, charge_kw, discharge_kw, charge, discharge, outage):
     """The last resort of rule 3: nothing flows at the connected sites."""
     for i in range(len(sites)):
@@ -218,7 +285,7 @@ def _switch_off(sites, charge_kw, discharge_kw, charge, discharge, outage):
             discharge[d] = 0.0
 
 
-@njit(cache=True)
+@inlined
 def _island(plant, world, b, t, d, charge_kw, discharge_kw, charge, discharge, out):
     """Rule 4 for site ``d``."""
     critical, other, pv = world.critical_kw[b, t, d], world.other_kw[b, t, d], world.pv_kw[b, t, d]
@@ -249,82 +316,70 @@ def _island(plant, world, b, t, d, charge_kw, discharge_kw, charge, discharge, o
     out.import_kw[b, d] = 0.0
 
 
-@njit(cache=True)
+@inlined
 def _wishes(plant, world, state, out, b, t, action, charge, discharge):
     """Rules 1 and 2; fills the powers and the site sums, returns the sum of |wish|."""
-    dt, eta_c, eta_d, taper = plant.constants[0], plant.constants[1], plant.constants[2], plant.constants[3]
     wished = 0.0
-    charge[:] = 0.0
-    discharge[:] = 0.0
+    for d in range(len(charge)):
+        charge[d] = 0.0
+        discharge[d] = 0.0
     for i in range(len(plant.site)):
         up = 0.0
         down = 0.0
         if state.plugged[b, i]:
-            k, d = state.slot[b, i], plant.site[i]
             share = min(max(action[b, i], -1.0), 1.0)
-            energy = state.energy_kwh[b, i]
-            limit = world.limit_kw[b, i, k]
-            if share > 0.0:
-                cap_kwh = world.capacity_kwh[b, i, k]
-                power = min(plant.charge_kw[i], limit)
-                wish = share * power
-                wished += wish
-                room = min(power, (cap_kwh - energy) / (eta_c * dt))
-                if taper < 1.0:
-                    room = min(room, model.taper_kw(energy, cap_kwh, power, taper))
-                up = _socket_charge(wish, plant.charge_min_kw[i], plant.charge_step_kw[i], room)
-                charge[d] += up
-            elif share < 0.0:
-                power = min(plant.discharge_kw[i], limit)
-                wish = -share * power
-                wished += wish
-                room = min(power, (energy - world.floor_kwh[b, i, k]) * eta_d / dt)
-                if world.outage[b, t, d]:
-                    down = max(min(wish, room), 0.0)
-                else:
-                    down = _socket_charge(wish, plant.discharge_min_kw[i], 0.0, room)
-                discharge[d] += down
+            wish, power = _socket_kw(plant, world, state, b, t, i, share)
+            up = power if share > 0.0 else 0.0
+            down = 0.0 if share > 0.0 else power
+            wished += wish
+            charge[plant.site[i]] += up
+            discharge[plant.site[i]] += down
         out.charge_kw[b, i] = up
         out.discharge_kw[b, i] = down
     return wished
 
 
-@njit(cache=True)
+@inlined
+def _plug(world, state, b, i, k, t):
+    """Plug in the vehicle of slot ``k`` if it arrives after stage ``t`` and before the end."""
+    if k < world.arrival.shape[2] and t + 1 < world.buy_usd_kwh.shape[1] and world.arrival[b, i, k] == t + 1:
+        state.plugged[b, i] = True
+        state.energy_kwh[b, i] = world.start_kwh[b, i, k]
+
+
+@inlined
 def _charge_batteries(plant, world, state, out, b, t, spare):
     """Move the energies, count wear, departures and reserve; plug and unplug for the next stage."""
     dt, eta_c, eta_d = plant.constants[0], plant.constants[1], plant.constants[2]
-    n_slots, last = world.arrival.shape[2], world.buy_usd_kwh.shape[1]
     moved, missing, left_kwh = 0.0, 0.0, 0.0
+    for d in range(len(spare)):
+        spare[d] = 0.0
     for i in range(len(plant.site)):
         k = state.slot[b, i]
-        if state.plugged[b, i]:
-            up, down = out.charge_kw[b, i], out.discharge_kw[b, i]
-            energy = model.energy_next_kwh(state.energy_kwh[b, i], up, down, dt, eta_c, eta_d)
-            energy = min(max(energy, world.floor_kwh[b, i, k]), world.capacity_kwh[b, i, k])
-            moved += model.throughput_kwh(up, down, dt)
-            spare[plant.site[i]] += min(
-                min(plant.discharge_kw[i], world.limit_kw[b, i, k]),
-                model.reserve_kw(energy, world.floor_kwh[b, i, k], eta_d, plant.constants[6]),
-            )
-            state.energy_kwh[b, i] = energy
-            if world.departure[b, i, k] == t + 1:
-                missing += max(world.target_kwh[b, i, k] - energy, 0.0)
-                if world.stays[b, i, k]:
-                    left_kwh += energy
-                state.plugged[b, i] = False
-                state.energy_kwh[b, i] = 0.0
-                k += 1
-                state.slot[b, i] = k
-        if k < n_slots and t + 1 < last and world.arrival[b, i, k] == t + 1:
-            state.plugged[b, i] = True
-            state.energy_kwh[b, i] = world.start_kwh[b, i, k]
+        if not state.plugged[b, i]:
+            _plug(world, state, b, i, k, t)
+            continue
+        up, down, floor_kwh = out.charge_kw[b, i], out.discharge_kw[b, i], world.floor_kwh[b, i, k]
+        energy = model.energy_next_kwh(state.energy_kwh[b, i], up, down, dt, eta_c, eta_d)
+        energy = min(max(energy, floor_kwh), world.capacity_kwh[b, i, k])
+        moved += model.throughput_kwh(up, down, dt)
+        power = min(plant.discharge_kw[i], world.limit_kw[b, i, k])
+        spare[plant.site[i]] += min(power, model.reserve_kw(energy, floor_kwh, eta_d, plant.constants[6]))
+        state.energy_kwh[b, i] = energy
+        if world.departure[b, i, k] == t + 1:
+            missing += max(world.target_kwh[b, i, k] - energy, 0.0)
+            left_kwh += energy if world.stays[b, i, k] else 0.0
+            state.plugged[b, i] = False
+            state.energy_kwh[b, i] = 0.0
+            state.slot[b, i] = k + 1
+            _plug(world, state, b, i, k + 1, t)
     out.cost_usd[b, model.WEAR] = plant.prices[model.WEAR] * moved
     out.cost_usd[b, model.SHORTFALL] = plant.prices[model.SHORTFALL] * missing
     out.cost_usd[b, model.TERMINAL] = -plant.prices[model.TERMINAL] * left_kwh
 
 
-@njit(cache=True)
-def _settle(plant, world, out, b, t, charge, discharge, rows, spare):
+@inlined
+def _settle(plant, world, out, b, t, charge, discharge, rows, drawn, fed, spare):
     """Costs of the sites and of the rows."""
     dt = plant.constants[0]
     energy, critical, other, fuel, short = 0.0, 0.0, 0.0, 0.0, 0.0
@@ -348,8 +403,7 @@ def _settle(plant, world, out, b, t, charge, discharge, rows, spare):
                 short += dt * max(plant.constants[4] * load_c - plant.generator_kw[d] - spare[d], 0.0)
     beyond = 0.0
     for r in range(len(rows)):
-        coef, outage = plant.ev_coef[r], world.outage[b, t]
-        value = rows[r] + _row_sum(coef, charge, outage) - _row_sum(coef, discharge, outage)
+        value = rows[r] + drawn[r] - fed[r]
         beyond += max(value - plant.high[r], 0.0) + max(plant.low[r] - value, 0.0)
     out.violation_kw[b] = beyond
     out.cost_usd[b, model.ENERGY] = plant.prices[model.ENERGY] * energy
@@ -360,35 +414,62 @@ def _settle(plant, world, out, b, t, charge, discharge, rows, spare):
     out.cost_usd[b, model.VIOLATION] = plant.prices[model.VIOLATION] * beyond * dt
 
 
-@njit(cache=True)
-def step(plant: PlantArrays, world: World, state: State, out: Outcome, action: FloatArray) -> None:  # pragma: no cover
-    """One stage of every episode that is not over. ``action`` (B, N) in [-1, 1]."""
-    n_sites, n_rows, last = world.outage.shape[2], len(plant.low), world.buy_usd_kwh.shape[1]
-    charge, discharge, spare = np.empty(n_sites), np.empty(n_sites), np.empty(n_sites)
-    rows = np.empty(n_rows)
+@inlined
+def _total(x):
+    total = 0.0
+    for k in range(len(x)):
+        total += x[k]
+    return total
+
+
+@inlined
+def _advance(plant, world, state, out, scratch, b, t, action):
+    """One stage of episode ``b``."""
+    charge, discharge, spare, rows, drawn, fed = scratch
+    outage = world.outage[b, t]
+    wished = _wishes(plant, world, state, out, b, t, action, charge, discharge)
+    _base_rows(plant, world, b, t, rows)
+    _row_sums(plant.ev_coef, charge, outage, drawn)
+    _row_sums(plant.ev_coef, discharge, outage, fed)
+    if _broken(plant, rows, drawn, fed) > 0:
+        _curtail(plant, out.charge_kw[b], out.discharge_kw[b], charge, discharge, outage, rows)
+        _row_sums(plant.ev_coef, charge, outage, drawn)
+        _row_sums(plant.ev_coef, discharge, outage, fed)
+    for d in range(len(outage)):
+        if outage[d]:
+            _island(plant, world, b, t, d, out.charge_kw[b], out.discharge_kw[b], charge, discharge, out)
+    _charge_batteries(plant, world, state, out, b, t, spare)
+    _settle(plant, world, out, b, t, charge, discharge, rows, drawn, fed, spare)
+    total = 0.0
+    for k in range(len(plant.weights)):
+        total += plant.weights[k] * out.cost_usd[b, k]
+    out.total_usd[b] = total
+    out.reward[b] = -total * plant.constants[7]
+    out.curtailed_kwh[b] = plant.constants[0] * max(wished - _total(charge) - _total(discharge), 0.0)
+    state.stage[b] = t + 1
+
+
+@compiled
+def step(
+    plant: PlantArrays,
+    world: World,
+    state: State,
+    out: Outcome,
+    scratch: Scratch,
+    action: FloatArray,
+    obs: Float32Array,
+) -> None:  # pragma: no cover
+    """One stage of every episode that is not over; then the observations, unless ``obs`` is empty."""
+    last = world.buy_usd_kwh.shape[1]
     for b in range(len(state.stage)):
         t = state.stage[b]
-        if t >= last:
-            continue
-        wished = _wishes(plant, world, state, out, b, t, action, charge, discharge)
-        _base_rows(plant, world, b, t, rows)
-        outage = world.outage[b, t]
-        _curtail(plant, out.charge_kw[b], out.discharge_kw[b], charge, discharge, outage, rows)
-        for d in range(n_sites):
-            if outage[d]:
-                _island(plant, world, b, t, d, out.charge_kw[b], out.discharge_kw[b], charge, discharge, out)
-        spare[:] = 0.0
-        _charge_batteries(plant, world, state, out, b, t, spare)
-        _settle(plant, world, out, b, t, charge, discharge, rows, spare)
-        total = 0.0
-        for k in range(len(plant.weights)):
-            total += plant.weights[k] * out.cost_usd[b, k]
-        out.reward[b] = -total * plant.constants[7]
-        out.curtailed_kwh[b] = plant.constants[0] * max(wished - charge.sum() - discharge.sum(), 0.0)
-        state.stage[b] = t + 1
+        if t < last:
+            _advance(plant, world, state, out, scratch, b, t, action)
+        if obs.size > 0:
+            _observe(plant, world, state, b, obs)
 
 
-@njit(cache=True)
+@compiled
 def begin(world: World, state: State, rows: IntArray) -> None:  # pragma: no cover
     """Put the given episodes at stage 0 and plug in who is there."""
     for b in rows:
@@ -400,46 +481,65 @@ def begin(world: World, state: State, rows: IntArray) -> None:  # pragma: no cov
             state.energy_kwh[b, i] = world.start_kwh[b, i, 0] if here else 0.0
 
 
-@njit(cache=True)
-def observe(plant: PlantArrays, world: World, state: State, per_day: float, obs: Float32Array) -> None:  # pragma: no cover
+@compiled
+def observe(plant: PlantArrays, world: World, state: State, obs: Float32Array) -> None:  # pragma: no cover
     """Write the observations (B, G + A + N * F); entries as in ``observe.labels``."""
-    n_known, n_sockets = world.known.shape[2], len(plant.site)
-    dt, eta_c, eta_d = plant.constants[0], plant.constants[1], plant.constants[2]
-    power_scale = plant.charge_kw.max()
-    fleet_kw = max(plant.charge_kw.sum(), 1e-9)
     for b in range(len(state.stage)):
-        t = state.stage[b]
-        for g in range(n_known):
-            obs[b, g] = world.known[b, t, g]
-        here, spare, room, need, must = 0.0, 0.0, 0.0, 0.0, 0.0
-        for i in range(n_sockets):
-            at = n_known + 6 + 6 * i
-            if not state.plugged[b, i]:
-                for f in range(6):
-                    obs[b, at + f] = 0.0
-                continue
-            k = state.slot[b, i]
-            energy, cap = state.energy_kwh[b, i], world.capacity_kwh[b, i, k]
-            power = min(plant.charge_kw[i], world.limit_kw[b, i, k])
-            short = max(world.target_kwh[b, i, k] - energy, 0.0)
-            left = max(world.declared[b, i, k] - t, 1)
-            pace = short / (eta_c * power * left * dt)
-            fall = max(energy - world.floor_kwh[b, i, k], 0.0)
-            obs[b, at] = 1.0
-            obs[b, at + 1] = energy / cap
-            obs[b, at + 2] = short / cap
-            obs[b, at + 3] = min(left / per_day, 1.0)
-            obs[b, at + 4] = min(pace, 1.0)
-            obs[b, at + 5] = power / power_scale
-            here += 1.0
-            spare += min(fall * eta_d, 4.0 * min(plant.discharge_kw[i], power))
-            room += min(cap - energy, 4.0 * power)
-            need += short
-            must += min(pace, 1.0) * power
-        at = n_known
-        obs[b, at] = here / n_sockets
-        obs[b, at + 1] = spare / (4.0 * fleet_kw)
-        obs[b, at + 2] = room / (4.0 * fleet_kw)
-        obs[b, at + 3] = min(need / (4.0 * fleet_kw), 1.0)
-        obs[b, at + 4] = min(must / fleet_kw, 1.0)
-        obs[b, at + 5] = min(t * 1.0 / world.buy_usd_kwh.shape[1], 1.0)
+        _observe(plant, world, state, b, obs)
+
+
+@inlined
+def _observe(plant, world, state, b, obs):
+    """One row of ``observe``."""
+    n_known, n_sockets = world.known.shape[2], len(plant.site)
+    dt, eta_c, eta_d, per_day = plant.constants[0], plant.constants[1], plant.constants[2], plant.constants[8]
+    power_scale, fleet_kw = plant.constants[9], plant.constants[10]
+    t = state.stage[b]
+    for g in range(n_known):
+        obs[b, g] = world.known[b, t, g]
+    here, spare, room, need, must = 0.0, 0.0, 0.0, 0.0, 0.0
+    for i in range(n_sockets):
+        at = n_known + 6 + 6 * i
+        if not state.plugged[b, i]:
+            for f in range(6):
+                obs[b, at + f] = 0.0
+            continue
+        k = state.slot[b, i]
+        energy, cap = state.energy_kwh[b, i], world.capacity_kwh[b, i, k]
+        power = min(plant.charge_kw[i], world.limit_kw[b, i, k])
+        short = max(world.target_kwh[b, i, k] - energy, 0.0)
+        left = max(world.declared[b, i, k] - t, 1)
+        pace = min(short / (eta_c * power * left * dt), 1.0)
+        fall = max(energy - world.floor_kwh[b, i, k], 0.0)
+        obs[b, at] = 1.0
+        obs[b, at + 1] = energy / cap
+        obs[b, at + 2] = short / cap
+        obs[b, at + 3] = min(left / per_day, 1.0)
+        obs[b, at + 4] = pace
+        obs[b, at + 5] = power / power_scale
+        here += 1.0
+        spare += min(fall * eta_d, 4.0 * min(plant.discharge_kw[i], power))
+        room += min(cap - energy, 4.0 * power)
+        need += short
+        must += pace * power
+    at = n_known
+    obs[b, at] = here / n_sockets
+    obs[b, at + 1] = spare / (4.0 * fleet_kw)
+    obs[b, at + 2] = room / (4.0 * fleet_kw)
+    obs[b, at + 3] = min(need / (4.0 * fleet_kw), 1.0)
+    obs[b, at + 4] = min(must / fleet_kw, 1.0)
+    obs[b, at + 5] = min(t * 1.0 / world.buy_usd_kwh.shape[1], 1.0)
+
+
+@compiled
+def mask(plant: PlantArrays, world: World, state: State, levels: FloatArray, out: BoolArray) -> None:  # pragma: no cover
+    """Write (B, N, L): levels at which something flows; level 0 ("off") always may be chosen."""
+    last = world.buy_usd_kwh.shape[1]
+    for b in range(out.shape[0]):
+        t = min(state.stage[b], last - 1)
+        for i in range(out.shape[1]):
+            for k in range(out.shape[2]):
+                power = 0.0
+                if state.plugged[b, i] and levels[k] != 0.0:
+                    _, power = _socket_kw(plant, world, state, b, t, i, levels[k])
+                out[b, i, k] = (levels[k] == 0.0) | (power > 0.0)

@@ -98,7 +98,7 @@ class GridParams:
     load_scale: Annotated[float, Field(ge=0, le=2, description="daily peak of the feeder's own load over nominal")] = 0.75
     v_min_pu: Annotated[float, Field(gt=0.5, lt=1)] = 0.90
     v_max_pu: Annotated[float, Field(gt=1, lt=1.5)] = 1.10
-    v_margin_pu: Annotated[float, Field(ge=0, lt=0.05, description="safety for LinDistFlow's error")] = 0.008
+    v_margin_pu: Annotated[float, Field(ge=0, lt=0.05, description="safety for LinDistFlow's error")] = 0.010
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qevgrid.envs.errors import UserError
 from qevgrid.envs.linear import INF, LinearProgram, Solution
 from qevgrid.envs.types import BoolArray, FloatArray, IntArray
 from qevgrid.envs.v2g import model
@@ -69,14 +70,19 @@ class _Pairs(NamedTuple):
 
 
 class V2GProgram:
-    """Builds and solves one plan. ``whole_stages``: stages with on/off bits and whole blocks."""
+    """Builds and solves one plan.
 
-    def __init__(self, plant: Plant, outlook: Outlook, vehicles: Vehicles, whole_stages: int | None = None) -> None:
+    ``whole_stages``: stages with on/off bits and whole blocks (all by default). ``delay_usd_kwh``:
+    a planner's dislike of charging at the last stage rather than the first; not part of the model.
+    """
+
+    def __init__(self, plant: Plant, outlook: Outlook, vehicles: Vehicles, whole_stages: int | None = None, delay_usd_kwh: float = 0.0) -> None:
         self.plant, self.outlook, self.vehicles = plant, outlook, vehicles
         self.params = plant.params
         self.prices = model.unit_prices(self.params.cost) * model.term_weights(self.params.cost)
         self.horizon, self.n_sites = outlook.outage.shape
         self.whole = self.horizon if whole_stages is None else whole_stages
+        self.delay_usd_kwh = delay_usd_kwh
         self.lp = LinearProgram()
         self.pairs = self._make_pairs()
         self._batteries()
@@ -109,7 +115,8 @@ class V2GProgram:
         row = np.arange(n)
         wear = [self.prices[model.WEAR] * c for c in model.coefficients(model.throughput_kwh, "charge_kw", "discharge_kw", dt_h=dt)]
         left = -self.prices[model.TERMINAL] * (q.closes & v.stays[q.vehicle])
-        self.charge = lp.variables(n, wear[0], 0.0, q.charge_kw)
+        delay = self.delay_usd_kwh * dt * q.stage / self.horizon
+        self.charge = lp.variables(n, wear[0] + delay, 0.0, q.charge_kw)
         self.discharge = lp.variables(n, wear[1], 0.0, q.discharge_kw)
         self.energy = lp.variables(n, left, v.floor_kwh[q.vehicle], v.capacity_kwh[q.vehicle])
         gain = model.coefficients(
@@ -141,10 +148,9 @@ class V2GProgram:
         """A charger is off or between its limits, and never charges and discharges at once (2)(3)(6)."""
         q, lp = self.pairs, self.lp
         whole = np.flatnonzero(q.stage < self.whole)
-        if not len(whole):
-            return
         row = np.arange(len(whole))
         on, back = (lp.variables(len(whole), 0.0, 0.0, 1.0, integer=True) for _ in range(2))
+        self._bit_pairs, self._on, self._back = whole, on, back
         for power, bit, low, high in (
             (self.charge, on, q.charge_min_kw, q.charge_kw),
             (self.discharge, back, q.discharge_min_kw, q.discharge_kw),
@@ -273,6 +279,30 @@ class V2GProgram:
         at = np.arange(len(stage))
         lp.rows(len(stage), [(place[q.stage[mine], q.site[mine]], held, 1.0), (at, short, 1.0)], wanted[stage, site])
 
+    def solve(self, *, time_limit_s: float = 30.0, gap_usd: float = 0.5) -> Plan:
+        """Relax, hold the chargers at rest that rest in the relaxation, solve the rest exactly.
+
+        The relaxation's cost is the proven bound. Where the restricted program misses it by more
+        than ``gap_usd`` the whole program gets the time that is left.
+        """
+        relaxed = self.lp.solve(relax=True, time_limit_s=time_limit_s)
+        powers = ((self.charge, self._on), (self.discharge, self._back))
+        zero = np.concatenate([bit[relaxed.x[power[self._bit_pairs]] <= 1e-7] for power, bit in powers])
+        options = {"gap": 0.0, "gap_abs": gap_usd}
+        best = self._try(zero, time_limit_s=time_limit_s / 2, **options)
+        seconds = relaxed.seconds + (best.seconds if best else 0.0)
+        bound = relaxed.objective
+        if best is None or best.objective - bound > gap_usd:
+            full = self.lp.solve(time_limit_s=max(time_limit_s - seconds, time_limit_s / 4), **options)
+            best, bound, seconds = min((x for x in (best, full) if x), key=lambda x: x.objective), max(bound, full.bound), seconds + full.seconds
+        return self._plan(Solution(best.x, best.objective, min(bound, best.objective), best.status, seconds))
+
+    def _try(self, zero: IntArray, **options: float) -> Solution | None:
+        try:
+            return self.lp.solve(zero=zero, **options)
+        except UserError:
+            return None
+
     def hold_energy(self, wanted_kwh: FloatArray, price_usd_kwh: float) -> None:
         """Ask softly that the connected vehicles hold ``wanted_kwh`` (H,) above their floors in all."""
         q, lp = self.pairs, self.lp
@@ -285,7 +315,7 @@ class V2GProgram:
         at = np.arange(len(stages))
         lp.rows(len(stages), [(place[q.stage[mine]], self.energy[mine], 1.0), (at, short, 1.0)], wanted_kwh[stages] + floor)
 
-    def plan(self, solution: Solution) -> Plan:
+    def _plan(self, solution: Solution) -> Plan:
         """Powers by stage and socket."""
         q = self.pairs
         socket = self.vehicles.socket[q.vehicle]

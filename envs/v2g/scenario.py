@@ -16,7 +16,7 @@ from qevgrid.envs.types import BoolArray, FloatArray, IntArray
 from qevgrid.envs.v2g import sessions as ev
 from qevgrid.envs.v2g.files import FileDays
 from qevgrid.envs.v2g.model import sell_usd_kwh
-from qevgrid.envs.v2g.params import PRICE_KINDS, OutageParams, V2GParams
+from qevgrid.envs.v2g.params import OutageParams, V2GParams
 from qevgrid.envs.v2g.plant import LOAD_CEILING, Plant
 
 FACTORS = ("price", "pv", "load", "outage", "sessions", "day")
@@ -84,7 +84,7 @@ class Sampler:
     def __init__(self, plant: Plant, files: FileDays) -> None:
         p = plant.params
         self.plant, self.files, self.params = plant, files, p
-        self.start_h = files.start_h if p.start_h is None else p.start_h
+        self.start_h = files.start_h
         self.clock_h = (self.start_h + np.arange(p.n_stages) * p.dt_h) % 24
         self.slots = files.slots if files.sessions is not None else ev.slots(p)
 
@@ -149,7 +149,7 @@ class Sampler:
 
     def _price(self, draws: Draws) -> tuple[FloatArray, FloatArray]:
         p, t = self.params, self.params.n_stages
-        if self.params.prices not in PRICE_KINDS:
+        if self.files.prices is not None:
             profile = self.files.pick_prices(draws.day)
             return profile, np.zeros_like(profile)
         if p.prices == "day_ahead":

@@ -278,9 +278,9 @@ def _swatch(handle: Artist) -> tuple[str, ColorType]:
 def _headline(figure: Figure, trace: DayTrace) -> None:
     now, shed_kw = trace.played - 1, trace.unserved_kw()
     text = f"{trace.agent}    {trace.clock(trace.played * trace.dt_h)}"
-    figure.text(0.085, 0.957, text, fontsize=15, fontweight="bold", color=INK, va="center")
+    figure.text(0.085, 0.957, text, fontsize=13, fontweight="bold", color=INK, va="center")
     money = f"cost so far {_usd(trace.total_usd)}"
-    figure.text(0.45, 0.957, money, fontsize=13, color=INK, va="center")
+    figure.text(0.48, 0.957, money, fontsize=12, color=INK, va="center")
     status, color = "grid up", CRITICAL
     if trace.played and trace.outage[now]:
         status, color = "OUTAGE", UNSERVED

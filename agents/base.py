@@ -1,0 +1,30 @@
+"""What every controller looks like to the runner."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from qevgrid.envs.types import Float32Array, FloatArray
+
+
+class Agent(ABC):
+    """Decides for B running episodes at once.
+
+    ``info["view"]`` is the core's ``View``: all that may be known now, with forecasts.
+    ``info["scenario"]`` is the whole truth and is handed over only if ``needs_scenario``.
+    """
+
+    name: str
+    needs_scenario = False
+    parameters = 0
+    """Number of learned numbers."""
+
+    def begin(self, info: dict[str, Any]) -> None:
+        """Called once when the B episodes start."""
+
+    @abstractmethod
+    def act(self, obs: Float32Array, info: dict[str, Any]) -> FloatArray:
+        """Action (B, N) in [-1, 1] for observations (B, O)."""
+
+    def report(self) -> dict[str, FloatArray]:
+        """What the agent found out about itself, one value an episode (B,), e.g. a solver's bound."""
+        return {}

@@ -1,0 +1,63 @@
+"""What a caller hands over as an action, checked and translated. The caller's array stays as it is."""
+
+from typing import Any
+
+import numpy as np
+
+from qevgrid.envs.errors import UserError
+from qevgrid.envs.types import BoolArray, Core, FloatArray, IntArray
+
+
+class ActionReader:
+    """Reads actions of a fixed shape: numbers in [-1, 1] (clipped) or choices 0 to L - 1."""
+
+    def __init__(self, core: Core, shape: tuple[int, ...]) -> None:
+        self._core, self._shape, self._choices = core, shape, core.n_choices
+
+    def __call__(self, action: Any, ignored: BoolArray | None = None) -> Any:
+        """Action (B, A) for ``Batch.step``. What stands in ``ignored`` rows does not matter."""
+        if self._choices is None:
+            return self._numbers(action, ignored)
+        return self._core.decode(self._indices(action, self._choices, ignored))
+
+    def _numbers(self, action: Any, ignored: BoolArray | None) -> FloatArray:
+        values = self._shaped(action, np.float64)
+        finite = np.isfinite(values)
+        if not finite.all() and (bad := _first(~finite, ignored)):
+            raise UserError(
+                f"action{list(bad)} is {values[bad]}: every entry must be a finite number in [-1, 1]; "
+                "check the policy's output for NaN"
+            )
+        return np.atleast_2d(values)
+
+    def _indices(self, action: Any, choices: int, ignored: BoolArray | None) -> IntArray:
+        values = self._shaped(action, np.float64)
+        wrong = ~((values >= 0) & (values < choices) & (values == np.floor(values)))
+        if wrong.any() and (bad := _first(wrong, ignored)):
+            raise UserError(
+                f"action{list(bad)} is {values[bad]:g}: every entry must be a whole number from 0 to "
+                f"{choices - 1} (a level); use action='box' for continuous actions"
+            )
+        return np.atleast_2d(np.where(wrong, 0, values).astype(np.int64))
+
+    def _shaped(self, action: Any, dtype: type) -> FloatArray:
+        try:
+            raw = np.asarray(action)
+            values = raw.astype(dtype, casting="same_kind") if raw.dtype.kind in "biuf" else None
+        except (TypeError, ValueError):
+            values = None
+        if values is None:
+            raise UserError(
+                f"an action of type {type(action).__name__} is not an array of numbers; give one of shape {self._shape}"
+            )
+        if values.shape != self._shape:
+            raise UserError(f"the action has shape {values.shape}, but must have {self._shape}; see env.action_space")
+        return values
+
+
+def _first(wrong: BoolArray, ignored: BoolArray | None) -> tuple[int, ...]:
+    """Index of the first wrong entry in a row that matters; () where there is none."""
+    if ignored is not None:
+        wrong = wrong & ~ignored[:, None]
+    found = np.argwhere(wrong)
+    return tuple(int(k) for k in found[0]) if len(found) else ()

@@ -15,6 +15,8 @@ class Agent(ABC):
 
     name: str
     needs_scenario = False
+    slow = False
+    """Decides episode by episode: worth spreading over processes."""
     parameters = 0
     """Number of learned numbers."""
 

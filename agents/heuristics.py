@@ -76,8 +76,8 @@ class Cheap(Agent):
     """Charge in the cheapest stages of the stay that suffice, at the latest when time runs out."""
 
     name: str = "cheap"
-    margin: float = 1.25
-    laxity_h: float = 0.5
+    margin: float = 1.2
+    laxity_h: float = 4.0
 
     def act(self, obs: Float32Array, info: dict[str, Any]) -> FloatArray:
         view = info["view"]
@@ -90,7 +90,7 @@ class LeastLaxityFirst(Agent):
     """Within a share of each site's free connection, charge those that can wait least (ACN's LLF)."""
 
     name: str = "llf"
-    connection_share: float = 0.5
+    connection_share: float = 0.85
 
     def act(self, obs: Float32Array, info: dict[str, Any]) -> FloatArray:
         view = info["view"]
@@ -116,8 +116,8 @@ class ChargeAndServe(Agent):
     """Charge at once to ``soc``, and carry the site's load in an outage."""
 
     name: str = "serve"
-    soc: float = 0.9
-    hours_h: float = 5.0
+    soc: float = 0.63
+    hours_h: float = 2.3
 
     def act(self, obs: Float32Array, info: dict[str, Any]) -> FloatArray:
         view = info["view"]
@@ -136,13 +136,13 @@ class TimeOfUse(Agent):
     """
 
     name: str = "tou"
-    low: float = 0.35
-    high: float = 0.80
-    floor: float = 0.15
-    floor_risk: float = 0.6
-    laxity_h: float = 1.0
-    hours_h: float = 5.0
-    soc: float = 0.95
+    low: float = 0.39
+    high: float = 0.99
+    floor: float = 0.41
+    floor_risk: float = 1.07
+    laxity_h: float = 5.0
+    hours_h: float = 2.3
+    soc: float = 0.26
 
     def act(self, obs: Float32Array, info: dict[str, Any]) -> FloatArray:
         view = info["view"]

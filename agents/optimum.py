@@ -10,9 +10,6 @@ from qevgrid.envs.v2g.plant import Plant
 from qevgrid.envs.v2g.program import Outlook, Plan, V2GProgram, Vehicles
 from qevgrid.envs.v2g.scenario import Scenario
 
-NUDGE = 1e-7
-"""Discharge is asked for a little high, so that the solver's tolerance does not cost a load block."""
-
 
 def truth(plant: Plant, s: Scenario, b: int) -> Outlook:
     """Everything that will happen in episode ``b``."""
@@ -31,7 +28,7 @@ def all_vehicles(plant: Plant, s: Scenario, b: int) -> Vehicles:
 def plan_action(plan: Plan, stage: int, charge_kw: FloatArray, discharge_kw: FloatArray) -> FloatArray:
     """Action (N,) that carries out a plan's stage; limits (N,) of charger and vehicle."""
     up = plan.charge_kw[stage] / np.maximum(charge_kw, 1e-9)
-    down = plan.discharge_kw[stage] * (1 + NUDGE) / np.maximum(discharge_kw, 1e-9)
+    down = plan.discharge_kw[stage] / np.maximum(discharge_kw, 1e-9)
     return np.where(plan.charge_kw[stage] > 1e-6, up, -down)
 
 
@@ -40,6 +37,7 @@ class Optimum(Agent):
 
     name = "optimum"
     needs_scenario = True
+    slow = True
 
     def __init__(self, time_limit_s: float = 30.0, gap_usd: float = 0.5) -> None:
         self.time_limit_s, self.gap_usd = time_limit_s, gap_usd

@@ -21,6 +21,8 @@ class Rolling(Agent):
     hour) for energy: that many hours of the sites' load, times the published risk.
     """
 
+    slow = True
+
     def __init__(
         self,
         name: str = "rolling",
@@ -78,3 +80,8 @@ def plugged_vehicles(view: View, b: int, horizon: int) -> Vehicles:
         socket, np.zeros(len(socket), np.int64), np.minimum(left, horizon),
         *(x[b, socket] for x in (view.energy_kwh, view.target_kwh, view.capacity_kwh, view.floor_kwh)), limit, stays,
     )
+
+
+def rolling_reserve() -> Rolling:
+    """The rolling plan that keeps a reserve in proportion to the risk; tuned by ``benchmarks/tune_rivals.py``."""
+    return Rolling("rolling_reserve", reserve_h=12.0, reserve_usd_kwh=1.0)

@@ -287,13 +287,11 @@ class CoreVectorEnv(VectorEnv[Float32Array, Any, FloatArray]):
             "cost_usd": out.total_usd,
             "curtailed_kwh": out.curtailed_kwh,
         }
-        if rows.all():
-            return self._masked({key: x.copy() for key, x in named.items()}, rows)
         if not rows.any():
             return {}
-        return self._masked(
-            {k: np.where(rows.reshape(-1, *[1] * (x.ndim - 1)), x, 0.0) for k, x in named.items()}, rows
-        )
+        if rows.all():
+            return self._masked({key: x.copy() for key, x in named.items()}, rows)
+        return self._masked({key: np.where(rows, x.T, 0.0).T for key, x in named.items()}, rows)
 
     @staticmethod
     def _masked(arrays: Info, rows: BoolArray) -> Info:

@@ -55,7 +55,7 @@ def test_params_and_changes_go_together() -> None:
     ("changes", "message"),
     [
         ({"n_socket": 3}, "n_socket=3: unknown key; did you mean 'n_sockets'?"),
-        ({"site": {"pv": 3}}, "site.pv=3: unknown key; did you mean 'pv_kw'?"),
+        ({"site": {"pv_k": 3}}, "site.pv_k=3: unknown key; did you mean 'pv_kw'?"),
         ({"cost": {"zzz": 3}}, "cost.zzz=3: unknown key; known keys: voll_critical_usd_kwh"),
         ({"n_sockets": 0}, "n_sockets=0: should be greater than or equal to 1"),
         ({"action": "discrete"}, "action='discrete': should be 'box' or 'levels'"),
@@ -104,7 +104,7 @@ def test_a_scenario_can_be_replayed() -> None:
     assert [second.step(a)[1] for a in acts] == rewards
     venv = make_vec(2)
     venv.reset(seed=0)
-    obs, told = venv.reset(options={"scenario": first.scenario, "reset_mask": np.array([False, True])})
+    _, told = venv.reset(options={"scenario": first.scenario, "reset_mask": np.array([False, True])})
     assert told["fingerprint"][1] == info["fingerprint"]
     assert [bool(x) for x in told["_fingerprint"]] == [False, True]
 
@@ -181,7 +181,7 @@ def test_actions_of_rows_that_begin_anew_do_not_matter() -> None:
     for _ in range(24):
         ended = venv.step(act)[2]
     assert ended.all()
-    obs, reward, terminated, *_ = venv.step(np.full_like(act, np.nan))
+    _, reward, terminated, *_ = venv.step(np.full_like(act, np.nan))
     assert not reward.any()
     assert not terminated.any()
     with pytest.raises(UserError, match="nan"):

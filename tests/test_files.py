@@ -336,6 +336,24 @@ def test_less_than_a_stage_left_at_the_start_is_gone(tmp_path: Path) -> None:
     assert len(visits(days_of(sessions=cars_file(tmp_path, car(2, 20, 25, 1))), 3)) == 1
 
 
+@pytest.mark.parametrize(
+    ("night", "before", "after", "hours"),
+    [("2024-11-03", "-07:00", "-08:00", 5), ("2024-03-10", "-08:00", "-07:00", 3)],
+)
+def test_a_stay_through_a_clock_change_keeps_its_true_length(
+    night: str, before: str, after: str, hours: int, tmp_path: Path
+) -> None:
+    middle = date.fromisoformat(night)
+    frame = [
+        f"{middle + timedelta(days=k)} 12:00{offset},{middle + timedelta(days=k)} 13:00{offset},1,,,,"
+        for k, offset in ((-3, before), (3, after))
+    ]
+    row = f"{night} 00:00{before},{night} 04:00{after},8,,,,"
+    days = days_of(sessions=cars_file(tmp_path, row, frame=frame))
+    assert days.sessions is not None and len(days.day) == 7
+    assert (days.sessions.arrival[3, 0, 0], days.sessions.departure[3, 0, 0]) == (0, hours)
+
+
 def test_first_come_first_served(tmp_path: Path) -> None:
     rows = [car(3, 8, 10, 1), car(3, 9, 20, 2), car(3, 9.1, 11, 3), car(3, 10.5, 12, 4)]
     days = days_of(sessions=cars_file(tmp_path, *rows))
@@ -677,8 +695,6 @@ def test_real_nights_of_clock_change_are_whole_days() -> None:
         np.testing.assert_allclose(
             days.prices[row], table.price_usd_kwh[table.day == night.toordinal()][0]
         )
-    autumn = real_days("all", sessions=real(JPL), n_sockets=60)  # 3 November 2019 in California
-    assert date(2019, 11, 3).toordinal() in autumn.day
 
 
 def test_real_dates_of_prices_and_sessions_agree() -> None:

@@ -56,6 +56,7 @@ class V2GCore:
         self.files = load_days(self.plant)
         self.sampler = Sampler(self.plant, self.files)
         self.price_scale_usd_kwh = self._price_scale()
+        self.tabulator = observe.Tabulator(params, self.sampler.clock_h, self.price_scale_usd_kwh)
         self.arrays = _kernel_arrays(self.plant)
         self.labels = observe.labels(params)
         self.n_known = len(observe.known_labels(params))
@@ -64,22 +65,27 @@ class V2GCore:
 
     @property
     def n_sockets(self) -> int:
+        """N."""
         return self.params.n_sockets
 
     @property
     def n_stages(self) -> int:
+        """T, stages of an episode."""
         return self.params.n_stages
 
     @property
     def n_actions(self) -> int:
+        """Entries of an action: one a socket."""
         return self.params.n_sockets
 
     @property
     def n_choices(self) -> int | None:
+        """L with ``action="levels"``, else ``None``."""
         return self.params.n_levels if self.params.action == "levels" else None
 
     @property
     def cost_terms(self) -> tuple[str, ...]:
+        """Names of the entries of ``Outcome.cost_usd``."""
         return model.COST_TERMS
 
     def decode(self, choice: IntArray) -> FloatArray:
@@ -100,8 +106,8 @@ class V2GCore:
         needed = ((size, self.n_stages, d), (size, n, slots))
         if shapes != needed:
             raise UserError(
-                f"the scenario's outages and sessions have shapes {shapes}, but these parameters need "
-                f"{needed}; draw it with the same parameters"
+                f"the scenario's outages and sessions have shapes {shapes}, but these parameters "
+                f"need {needed}; draw it with the same parameters"
             )
 
     def batch(self, size: int) -> "Batch":
@@ -143,7 +149,7 @@ class Batch:
 
     def load(self, rows: IntArray, scenario: Scenario) -> None:
         """Put given scenarios (batch axis = ``rows``) at stage 0."""
-        known = observe.tabulate(self.core.params, self.core.sampler.clock_h, self.core.price_scale_usd_kwh, scenario)
+        known = self.core.tabulator(scenario)
         if not self._running:
             self.scenario = _expand(scenario, self.size)
             self.world = _world(self.scenario, np.zeros((self.size, *known.shape[1:]), np.float32))
@@ -190,7 +196,7 @@ class Batch:
         )
 
     def mask(self) -> BoolArray:
-        """Levels at which something flows, lines and islands aside, (B, N, L); "off" always may be chosen."""
+        """Levels at which something flows, (B, N, L), lines and islands aside; "off" always may be chosen."""
         out = np.empty((self.size, self.core.n_sockets, len(self.core.levels)), bool)
         kernel.mask(self.core.arrays, self.world, self.state, self.core.levels, out)
         return out
@@ -206,12 +212,13 @@ def _expand(scenario: Scenario, size: int) -> Scenario:
 
 
 def _assign(target: Scenario, rows: IntArray, source: Scenario) -> None:
+    at = slice(None) if len(rows) == len(target.buy_usd_kwh) == 1 else rows  # a slice is cheaper
     for mine, new in zip(target, source, strict=True):
         if isinstance(mine, Sessions):
             for a, b in zip(mine, new, strict=True):
-                a[rows] = b
+                a[at] = b
         else:
-            mine[rows] = new
+            mine[at] = new
 
 
 def _world(scenario: Scenario, known: Float32Array) -> kernel.World:

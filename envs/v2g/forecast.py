@@ -1,5 +1,6 @@
 """What may be known at stage t of the stages ahead. Nothing here reads a later stage's deviation."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -26,16 +27,16 @@ class Forecast(NamedTuple):
 
 
 def ahead(profile: FloatArray, dev: FloatArray, phi_h: float, dt_h: float, stage: IntArray, leads: IntArray, period: int) -> FloatArray:
-    """Profile times the fading deviation: ``stage`` (B, K), ``leads`` (L,) -> (B, K, L).
+    """Profile times the fading deviation: ``stage`` (B, K) or (K,) for all, ``leads`` (L,) -> (B, K, L).
 
     Beyond the end of the arrays the profile of the same clock time one day earlier stands in.
     """
-    b, t_end = len(stage), profile.shape[1]
+    t_end = profile.shape[1]
     target = stage[..., None] + leads
     over = np.maximum(target - (t_end - 1), 0)
     target = target - -(-over // period) * period
-    now = np.take_along_axis(dev, np.minimum(stage, t_end - 1), 1)[..., None]
-    later = np.take_along_axis(profile, target.reshape(b, -1), 1).reshape(target.shape)
+    shared = stage.ndim == 1
+    now, later = _at(dev, stage, shared)[..., None], _at(profile, target, shared)
     return later * np.exp(phi_h ** (dt_h * leads) * now)
 
 
@@ -64,18 +65,22 @@ def forecast(p: V2GParams, scenario: Scenario, stage: IntArray, horizon: int) ->
     )
 
 
-def outage_probability(p: V2GParams, scenario: Scenario, stage: IntArray, leads: IntArray) -> FloatArray:
-    """Probability that each site has no supply, ``stage`` (B, K) and ``leads`` (L,) -> (B, K, L, D).
+def outage_probability(
+    p: V2GParams, scenario: Scenario, stage: IntArray, leads: IntArray, elapsed_h: FloatArray | None = None
+) -> FloatArray:
+    """Probability that each site has no supply; arguments as in ``ahead``, result (B, K, L, D).
 
     Now dark: the outage's conditional survival. Not yet: the published risk and window, with the
     start uniform in what is left of the window.
     """
-    elapsed_h = outage_elapsed(scenario, p.dt_h)
-    dark = _at(scenario.outage, stage)
+    elapsed_h = outage_elapsed(scenario, p.dt_h) if elapsed_h is None else elapsed_h
+    shared = stage.ndim == 1
+    dark = _at(scenario.outage, stage, shared)
     hours = p.dt_h * leads
-    lasted = _at(elapsed_h, stage)
+    lasted = _at(elapsed_h, stage, shared)
     still = survival(p.outage, lasted[..., None, :] + hours[:, None]) / np.maximum(survival(p.outage, lasted)[..., None, :], 1e-12)
-    risk, opens, closes = (_at(x, stage)[..., None] for x in (scenario.risk, scenario.window_open, scenario.window_close))
+    published = (scenario.risk, scenario.window_open, scenario.window_close)
+    risk, opens, closes = (_at(x, stage, shared)[..., None] for x in published)
     begin = np.maximum(opens, stage[..., None])
     span_h = np.maximum(closes - begin, 1e-9) * p.dt_h
     target_h = (stage[..., None] + leads) * p.dt_h
@@ -93,15 +98,21 @@ def outage_elapsed(scenario: Scenario, dt_h: float) -> FloatArray:
     return np.where(out, (t - last_on) * dt_h, 0.0)
 
 
-def _at(x: FloatArray, stage: IntArray) -> FloatArray:
-    """Rows of ``x`` (B, T, ...) at ``stage`` (B, K), the last stage standing in for the end."""
+def _at(x: FloatArray, stage: IntArray, shared: bool) -> FloatArray:
+    """``x`` (B, T, ...) at ``stage`` (B, ...), or (...) ``shared`` by all rows; the last stage stands for the end."""
     index = np.minimum(stage, x.shape[1] - 1)
-    return x[np.arange(len(x))[:, None], index]
+    row = slice(None) if shared else np.arange(len(x)).reshape(-1, *[1] * (index.ndim - 1))
+    return x[row, index]
 
 
 def _integral(o: OutageParams, hours_h: FloatArray) -> FloatArray:
     """Integral of the survival function from 0 to ``hours_h``."""
+    return np.interp(np.maximum(hours_h, 0.0), *_integral_grid(o.median_h, o.sigma))
+
+
+@functools.lru_cache(maxsize=64)
+def _integral_grid(median_h: float, sigma: float) -> tuple[FloatArray, FloatArray]:
+    """Hours and the integral up to them."""
     grid = np.linspace(0.0, MAX_OUTAGE_H, SURVIVAL_GRID)
-    value = survival(o, grid)
-    total = np.concatenate([[0.0], np.cumsum((value[1:] + value[:-1]) / 2 * (grid[1] - grid[0]))])
-    return np.interp(np.maximum(hours_h, 0.0), grid, total)
+    value = survival(OutageParams(median_h=median_h, sigma=sigma), grid)
+    return grid, np.concatenate([[0.0], np.cumsum((value[1:] + value[:-1]) / 2 * (grid[1] - grid[0]))])

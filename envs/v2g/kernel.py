@@ -28,7 +28,9 @@ compiled = njit(cache=True, error_model="numpy", _nrt=False)
 inlined = njit(cache=True, inline="always")
 
 TOLERANCE_KW = 1e-6
-"""Slack in comparisons; what is served never exceeds what is supplied."""
+"""Slack in comparisons: limits may be missed by this much, so that rounding switches nothing off."""
+BLOCK_TOLERANCE_KW = 1e-5
+"""A block is picked up although this little is missing; what is served never exceeds what is supplied."""
 PASSES = 6
 
 
@@ -126,7 +128,7 @@ def _legal_kw(wish, low, step, room):
     if step > 0.0:
         power = np.floor(power / step + 1e-9) * step
         power = power if power >= low - 1e-9 else 0.0
-    off = (room < low) | (room <= 0.0) | (wish < 0.5 * low) | (wish <= 0.0)
+    off = (room < low - TOLERANCE_KW) | (room <= 0.0) | (wish < 0.5 * low) | (wish <= 0.0)
     return 0.0 if off else power
 
 
@@ -170,7 +172,7 @@ def _scale(power, low, step, sites, site, factor):
             done = min(share, power[i])
             if step[i] > 0.0:
                 done = np.floor(done / step[i] + 1e-9) * step[i]
-            if done < low[i]:
+            if done < low[i] - TOLERANCE_KW:
                 done = 0.0
             carry = share - done
             power[i] = done
@@ -184,7 +186,7 @@ def _blocks(supply, critical, other, n_critical, n_other, value_critical, value_
     best, best_c, best_o = -1.0, 0, 0
     size_c, size_o = critical / n_critical, other / n_other
     for c in range(n_critical + 1):
-        left = supply - c * size_c + TOLERANCE_KW
+        left = supply - c * size_c + BLOCK_TOLERANCE_KW
         if left < 0.0:
             break
         o = n_other

@@ -6,7 +6,7 @@
 
 import numpy as np
 
-from qevgrid.envs.types import Float32Array, FloatArray
+from qevgrid.envs.types import Float32Array, FloatArray, IntArray
 from qevgrid.envs.v2g.forecast import ahead, outage_elapsed, outage_probability
 from qevgrid.envs.v2g.params import V2GParams
 from qevgrid.envs.v2g.scenario import LOAD_PHI_H, PRICE_PHI_H, PV_PHI_H, Scenario
@@ -36,33 +36,64 @@ def labels(p: V2GParams) -> list[str]:
     return known_labels(p) + list(FLEET) + sockets
 
 
-def tabulate(p: V2GParams, clock_h: FloatArray, price_scale: float, s: Scenario) -> Float32Array:
-    """The entries of ``known_labels`` for every stage and the end, (B, T + 1, G)."""
-    b, t_end = s.buy_usd_kwh.shape
-    per_day = p.n_stages // p.days
-    stage = np.broadcast_to(np.arange(t_end), (b, t_end))
+class Tabulator:
+    """Writes the entries of ``known_labels`` for whole episodes; what is constant is kept."""
 
-    def in_hours(hours: tuple[float, ...]) -> np.ndarray:
-        return np.maximum(np.rint(np.array(hours) / p.dt_h).astype(np.int64), 1)
+    def __init__(self, p: V2GParams, clock_h: FloatArray, price_scale: float) -> None:
+        self.params, self.price_scale = p, price_scale
+        self.per_day = p.n_stages // p.days
+        self.width = len(known_labels(p))
+        hour = 2 * np.pi * clock_h / 24
+        self.clock = np.stack([np.sin(hour), np.cos(hour)], -1)  # (T, 2)
+        self.price_leads, self.outage_leads = self._stages(PRICE_LEADS_H), self._stages(OUTAGE_LEADS_H)
+        self.site_lead = self._stages((SITE_LEAD_H,))
+        names = ("critical_kw", "other_kw", "pv_kw")
+        self.site_scale = {name: np.maximum(p.site.per_site(name), 1e-9) for name in names}
 
-    price = ahead(s.price_profile, s.price_dev, PRICE_PHI_H, p.dt_h, stage, in_hours(PRICE_LEADS_H), per_day)
-    hour = 2 * np.pi * clock_h / 24
-    columns = [np.broadcast_to(np.sin(hour), (b, t_end)), np.broadcast_to(np.cos(hour), (b, t_end))]
-    columns += [s.buy_usd_kwh / price_scale, s.sell_usd_kwh / price_scale]
-    columns += [price[..., k] / price_scale for k in range(price.shape[-1])]
-    spread = np.maximum(np.abs(price).max(-1), 1e-6)
-    columns += [(s.buy_usd_kwh - price.mean(-1)) / spread, (s.buy_usd_kwh - price.min(-1)) / spread, s.risk]
-    columns += [(s.window_open - stage) / per_day, (s.window_close - stage) / per_day]
-    elapsed = outage_elapsed(s, p.dt_h)
-    dark = outage_probability(p, s, stage, in_hours(OUTAGE_LEADS_H))
-    lead = in_hours((SITE_LEAD_H,))
-    pv = ahead(s.pv_profile, s.pv_dev, PV_PHI_H, p.dt_h, stage, lead, per_day)[..., 0]
-    other = ahead(s.other_profile, s.load_dev, LOAD_PHI_H, p.dt_h, stage, lead, per_day)[..., 0]
-    scale = {name: np.maximum(p.site.per_site(name), 1e-9) for name in ("critical_kw", "other_kw", "pv_kw")}
-    for d in range(p.site.count):
-        columns += [s.outage[..., d], elapsed[..., d] / 24]
-        columns += [getattr(s, name)[..., d] / scale[name][d] / 2 for name in ("critical_kw", "other_kw")]
-        columns += [s.pv_kw[..., d] / scale["pv_kw"][d], pv, other / 2]
-        columns += [dark[..., k, d] for k in range(dark.shape[2])]
-    table = np.clip(np.stack(columns, -1), -1.0, 1.0).astype(np.float32)
-    return np.concatenate([table, table[:, -1:]], axis=1)
+    def _stages(self, hours: tuple[float, ...]) -> IntArray:
+        return np.maximum(np.rint(np.array(hours) / self.params.dt_h).astype(np.int64), 1)
+
+    def __call__(self, s: Scenario) -> Float32Array:
+        """Table (B, T + 1, G); the last stage's entries stand for the end, too."""
+        b, t_end = s.buy_usd_kwh.shape
+        stage = np.arange(t_end)
+        table = np.empty((b, t_end + 1, self.width))
+        table[:, :t_end, :2] = self.clock
+        at = self._prices(table[:, :t_end, 2:], s, stage) + 2
+        self._sites(table[:, :t_end, at:], s, stage)
+        table[:, t_end] = table[:, t_end - 1]
+        return np.clip(table, -1.0, 1.0, out=table).astype(np.float32)
+
+    def _prices(self, out: FloatArray, s: Scenario, stage: IntArray) -> int:
+        """Prices and what is announced; returns the number of entries."""
+        n, buy, dt_h = len(PRICE_LEADS_H) + 2, s.buy_usd_kwh, self.params.dt_h
+        ahead_of = ahead(s.price_profile, s.price_dev, PRICE_PHI_H, dt_h, stage, self.price_leads, self.per_day)
+        spread = np.maximum(np.abs(ahead_of).max(-1), 1e-6)
+        out[..., 0] = buy / self.price_scale
+        out[..., 1] = s.sell_usd_kwh / self.price_scale
+        out[..., 2:n] = ahead_of / self.price_scale
+        out[..., n] = (buy - ahead_of.mean(-1)) / spread
+        out[..., n + 1] = (buy - ahead_of.min(-1)) / spread
+        out[..., n + 2] = s.risk
+        out[..., n + 3] = (s.window_open - stage) / self.per_day
+        out[..., n + 4] = (s.window_close - stage) / self.per_day
+        return n + 5
+
+    def _sites(self, out: FloatArray, s: Scenario, stage: IntArray) -> None:
+        """Supply, loads and PV of each site."""
+        p, scale = self.params, self.site_scale
+        elapsed_h = outage_elapsed(s, p.dt_h)
+        dark = outage_probability(p, s, stage, self.outage_leads, elapsed_h)
+        pv = ahead(s.pv_profile, s.pv_dev, PV_PHI_H, p.dt_h, stage, self.site_lead, self.per_day)[..., 0]
+        other = ahead(s.other_profile, s.load_dev, LOAD_PHI_H, p.dt_h, stage, self.site_lead, self.per_day)[..., 0]
+        per_site = 7 + len(OUTAGE_LEADS_H)
+        for d in range(p.site.count):
+            site = out[..., d * per_site : (d + 1) * per_site]
+            site[..., 0] = s.outage[..., d]
+            site[..., 1] = elapsed_h[..., d] / 24
+            site[..., 2] = s.critical_kw[..., d] / scale["critical_kw"][d] / 2
+            site[..., 3] = s.other_kw[..., d] / scale["other_kw"][d] / 2
+            site[..., 4] = s.pv_kw[..., d] / scale["pv_kw"][d]
+            site[..., 5] = pv
+            site[..., 6] = other / 2
+            site[..., 7:] = dark[..., d]

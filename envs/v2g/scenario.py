@@ -87,6 +87,10 @@ class Sampler:
         self.start_h = files.start_h
         self.clock_h = (self.start_h + np.arange(p.n_stages) * p.dt_h) % 24
         self.slots = files.slots if files.sessions is not None else ev.slots(p)
+        self.rated = {name: p.site.per_site(name) for name in ("pv_kw", "critical_kw", "other_kw")}
+        self.tariff = tariff(p, self.clock_h)
+        self.clear_sky = np.maximum(0.0, np.sin(np.pi * (self.clock_h - 6) / 12)) ** 1.3
+        self.critical, self.other = load_profiles(self.clock_h)
 
     def draw(self, rng: np.random.Generator) -> tuple[FloatArray, ...]:
         """Raw numbers of one episode from one generator's child streams (order: ``FACTORS``)."""
@@ -107,7 +111,8 @@ class Sampler:
     def sample(self, rngs: list[np.random.Generator]) -> Scenario:
         """One episode per generator."""
         price, pv, load, outage, outage_normal, normal, uniform, day = (
-            np.stack(block) for block in zip(*map(self.draw, rngs), strict=True)
+            np.stack(block) if len(rngs) > 1 else np.asarray(block[0])[None]
+            for block in zip(*map(self.draw, rngs), strict=True)
         )
         draws = Draws(price, pv, load, outage, outage_normal, ev.SessionDraws(normal, uniform), day)
         return self.build(draws)
@@ -119,18 +124,18 @@ class Sampler:
         price_profile, price_dev = self._price(draws)
         buy = price_profile * np.exp(price_dev)
         pv_profile, pv_dev, pv = self._pv(draws)
-        critical, other, feeder, load_dev = self._loads(draws)
+        critical, other, load_dev = self.critical, self.other, self._load_dev(draws)
         scale = np.exp(load_dev)
+        other_scaled = np.minimum(other * scale, LOAD_CEILING)
         outage = draw_outages(self.plant, draws.outage, draws.outage_normal)
-        per_site = p.site.per_site
         shape = (len(buy), p.n_stages)
         return Scenario(
             buy,
             sell_usd_kwh(buy, p.sell_ratio),
-            pv[..., None] * per_site("pv_kw"),
-            np.minimum(critical * scale, LOAD_CEILING)[..., None] * per_site("critical_kw"),
-            np.minimum(other * scale, LOAD_CEILING)[..., None] * per_site("other_kw"),
-            np.minimum(feeder * scale, LOAD_CEILING) * p.grid.load_scale,
+            pv[..., None] * self.rated["pv_kw"],
+            np.minimum(critical * scale, LOAD_CEILING)[..., None] * self.rated["critical_kw"],
+            other_scaled[..., None] * self.rated["other_kw"],
+            other_scaled * p.grid.load_scale,
             *outage,
             np.broadcast_to(price_profile, shape),
             np.broadcast_to(pv_profile, shape),
@@ -156,22 +161,26 @@ class Sampler:
             profile = day_ahead_profile(self.clock_h, draws.price)
             return profile, np.zeros_like(profile)
         dev = ar1(draws.price[:, :t], PRICE_PHI_H**p.dt_h, p.price_sigma)
-        return np.broadcast_to(tariff(p, self.clock_h), dev.shape), dev
+        return self.tariff, dev
 
     def _pv(self, draws: Draws) -> tuple[FloatArray, FloatArray, FloatArray]:
         p, t = self.params, self.params.n_stages
-        sun = np.maximum(0.0, np.sin(np.pi * (self.clock_h - 6) / 12)) ** 1.3
         dev = ar1(draws.pv[:, :t], PV_PHI_H**p.dt_h, PV_SIGMA)
-        return sun * PV_MEAN_CLEARNESS, dev, np.minimum(sun * PV_MEAN_CLEARNESS * np.exp(dev), 1.0)
+        profile = self.clear_sky * PV_MEAN_CLEARNESS
+        return profile, dev, np.minimum(profile * np.exp(dev), 1.0)
 
-    def _loads(self, draws: Draws) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        p, t, h = self.params, self.params.n_stages, self.clock_h
-        evening, morning = np.exp(-(((h - 19) / 3.0) ** 2)), np.exp(-(((h - 8) / 2.0) ** 2))
-        critical = 0.8 + 0.2 * np.exp(-(((h - 19) / 4.0) ** 2))
-        other = 0.5 + 0.5 * evening + 0.25 * morning
+    def _load_dev(self, draws: Draws) -> FloatArray:
+        """Log deviation of all loads: the day's level, and how it drifts."""
+        p, t = self.params, self.params.n_stages
         level = LEVEL_SIGMA * np.clip(draws.load[:, t : t + 1], -3, 3)
-        dev = level + ar1(draws.load[:, :t], LOAD_PHI_H**p.dt_h, LOAD_SIGMA)
-        return critical, other, other, dev
+        return level + ar1(draws.load[:, :t], LOAD_PHI_H**p.dt_h, LOAD_SIGMA)
+
+
+def load_profiles(clock_h: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Critical and other load per peak kW at each clock hour; the feeder's own is like the other."""
+    evening, morning = np.exp(-(((clock_h - 19) / 3.0) ** 2)), np.exp(-(((clock_h - 8) / 2.0) ** 2))
+    critical = 0.8 + 0.2 * np.exp(-(((clock_h - 19) / 4.0) ** 2))
+    return critical, 0.5 + 0.5 * evening + 0.25 * morning
 
 
 def tariff(p: V2GParams, clock_h: FloatArray) -> FloatArray:

@@ -4,12 +4,13 @@ Generators (``SESSION_KINDS``) are design choices near the published aggregates 
 (home arrivals peak at 18:15, stays of 12 h on average; work arrivals peak at 08:45).
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
 from qevgrid.envs.types import BoolArray, FloatArray, IntArray
-from qevgrid.envs.v2g.params import SessionParams, V2GParams
+from qevgrid.envs.v2g.params import V2GParams
 from qevgrid.envs.v2g.plant import Plant
 
 REACHABLE_SHARE = 0.8
@@ -140,7 +141,7 @@ def _times(p: V2GParams, start_h: float, z: FloatArray, u: FloatArray) -> tuple[
     per_day = s // p.days
     day = np.arange(s) // per_day
     arrival, stay = np.empty(z[:, 0].shape), np.empty(z[:, 0].shape)
-    for sockets, kind in _kinds(p.sessions, n, p.session):
+    for sockets, kind in _kinds(p.sessions, n, p.session.fleet_share):
         spread = (np.arange(s) % per_day - (per_day - 1) / 2) * 24 / max(per_day, 1) * (per_day > 1) / 2
         mean = (kind.arrival_h - start_h) % 24
         a = np.clip(mean + spread + kind.arrival_sd_h * z[:, 0, sockets], 0, 23.5) + 24 * day
@@ -155,9 +156,10 @@ def _stay(kind: SessionKind, arrival_clock_h: FloatArray, z: FloatArray) -> Floa
     return (kind.departure_h - arrival_clock_h) % 24 + kind.departure_sd_h * z
 
 
-def _kinds(name: str, n: int, session: SessionParams) -> list[tuple[IntArray, SessionKind]]:
+@functools.lru_cache(maxsize=64)
+def _kinds(name: str, n: int, fleet_share: float) -> list[tuple[IntArray, SessionKind]]:
     """Which sockets belong to which kind; ``mixed`` spreads the fleet's over the sites."""
     if name != "mixed":
         return [(np.arange(n), KINDS[name])]
-    fleet = np.floor((np.arange(n) + 1) * session.fleet_share + 1e-9) > np.floor(np.arange(n) * session.fleet_share + 1e-9)
+    fleet = np.floor((np.arange(n) + 1) * fleet_share + 1e-9) > np.floor(np.arange(n) * fleet_share + 1e-9)
     return [(np.flatnonzero(fleet), KINDS["fleet"]), (np.flatnonzero(~fleet), KINDS["residential"])]

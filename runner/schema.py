@@ -1,0 +1,24 @@
+"""The configuration of a run: environment, agent, length, seed."""
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from qevgrid.agents.ppo import PPOConfig
+from qevgrid.envs.v2g.params import STRICT, V2GParams
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RunConfig:
+    """One training run."""
+
+    env: V2GParams = V2GParams()
+    agent: PPOConfig = PPOConfig()
+    total_steps: Annotated[int, Field(ge=1, description="environment steps of the whole training")] = 2_000_000
+    seed: Annotated[int, Field(ge=0, lt=2**19, description="of weights, exploration and training days")] = 0
+    eval_every: Annotated[int, Field(ge=1, description="environment steps between two validations")] = 200_000
+    eval_episodes: Annotated[int, Field(ge=1, description="validation days; the best weights on them are kept")] = 64
+    ruler_episodes: Annotated[
+        int, Field(ge=0, description="validation days on which rivals and optimum are shown beside the learner")
+    ] = 16

@@ -13,11 +13,14 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.save_util import load_from_zip_file
 
 import qevgrid  # noqa: F401 - registers the environments
 from qevgrid.agents.base import Agent
+from qevgrid.agents.regimes import Regimes
 from qevgrid.agents.sb3_vec import SB3VecEnv
+from qevgrid.agents.shaping import ShapedVecEnv
 from qevgrid.agents.shared_policy import SharedPolicy
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import Float32Array, FloatArray
@@ -44,26 +47,29 @@ class PPOConfig:
     critic: Annotated[Hidden, Field(description="hidden layers of the critic")] = (64, 64)
     lr: Annotated[float, Field(gt=0, le=1, description="learning rate")] = 1e-3
     lr_end_share: Annotated[float, Field(ge=0, le=1)] = 0.1
-    n_envs: Annotated[int, Field(ge=1, description="episodes side by side")] = 64
+    n_envs: Annotated[int, Field(ge=1, description="episodes side by side")] = 128
     n_steps: Annotated[int, Field(ge=2, description="stages of each between updates")] = 96
-    batch_size: Annotated[int, Field(ge=2)] = 1536
+    batch_size: Annotated[int, Field(ge=2)] = 2048
     n_epochs: Annotated[int, Field(ge=1)] = 6
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.999
-    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.9
     clip_range: Annotated[float, Field(gt=0, le=1)] = 0.2
     ent_coef: Annotated[float, Field(ge=0)] = 0.0
     vf_coef: Annotated[float, Field(ge=0)] = 0.5
     max_grad_norm: Annotated[float, Field(gt=0)] = 0.5
     log_std_init: Annotated[float, Field(ge=-5, le=1, description="log of the first exploration noise")] = -0.7
+    shaping_usd_kwh: Annotated[
+        float | None, Field(ge=0, description="worth of stored energy in the learner's shaped reward; null: no shaping")
+    ] = 0.2
     threads: Annotated[int, Field(ge=1, description="threads of torch")] = 2
 
 
-def training_env(config: PPOConfig, params: V2GParams, seed: int) -> SB3VecEnv:
+def training_env(config: PPOConfig, params: V2GParams, seed: int) -> VecEnv:
     """The vector environment that PPO learns on, seeded apart from every evaluation."""
     venv = gym.make_vec(params.id, num_envs=config.n_envs, params=params, autoreset_mode="SameStep")
     env = SB3VecEnv(venv)
     env.seed(TRAINING_SEEDS + ROWS_PER_RUN * seed)
-    return env
+    return env if config.shaping_usd_kwh is None else ShapedVecEnv(env, params, config.gamma, config.shaping_usd_kwh)
 
 
 def build(config: PPOConfig, params: V2GParams, seed: int) -> PPO:
@@ -88,6 +94,7 @@ def build(config: PPOConfig, params: V2GParams, seed: int) -> PPO:
         ent_coef=config.ent_coef,
         vf_coef=config.vf_coef,
         max_grad_norm=config.max_grad_norm,
+        normalize_advantage=False,  # Regimes does it
         policy_kwargs=_policy_arguments(config, params),
         seed=seed,
         device="cpu",
@@ -117,9 +124,9 @@ def _divisor(batch: int, wanted: int) -> int:
 class RoundCallback(BaseCallback):
     """Calls ``hook(model)`` between two rounds, when weights, optimiser and episodes are at rest."""
 
-    def __init__(self, hook: Callable[[PPO], None]) -> None:
+    def __init__(self, hook: Callable[[PPO], None], regimes: Regimes) -> None:
         super().__init__()
-        self.hook = hook
+        self.hook, self.regimes = hook, regimes
 
     def _on_step(self) -> bool:
         return True
@@ -127,6 +134,10 @@ class RoundCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         assert isinstance(self.model, PPO)
         self.hook(self.model)
+
+    def _on_rollout_end(self) -> None:
+        assert isinstance(self.model, PPO)
+        self.regimes.normalise(self.model.rollout_buffer)
 
 
 def save_checkpoint(model: PPO, path: Path) -> None:
@@ -161,12 +172,12 @@ def load_checkpoint(model: PPO, path: Path) -> None:
     random.setstate(rest["python"])
 
 
-def learn(model: PPO, total_steps: int, hook: Callable[[PPO], None]) -> None:
+def learn(model: PPO, params: V2GParams, total_steps: int, hook: Callable[[PPO], None]) -> None:
     """Run rounds until ``total_steps`` environment steps, ``hook`` before each."""
     fresh = model.num_timesteps == 0
     left = total_steps - model.num_timesteps
     if left > 0:
-        model.learn(left, callback=RoundCallback(hook), reset_num_timesteps=fresh, log_interval=1)
+        model.learn(left, callback=RoundCallback(hook, Regimes(params)), reset_num_timesteps=fresh, log_interval=1)
 
 
 class PPOAgent(Agent):

@@ -261,10 +261,11 @@ def test_price_scale_is_that_of_training_in_every_split(tmp_path: Path) -> None:
 
 
 def test_both_files_meet_on_common_dates(tmp_path: Path) -> None:
-    days = days_of(sessions=cars_file(tmp_path), prices=prices_file(tmp_path, 2, 9))
-    assert of_may(days) == [2, 3, 4, 5, 6]
+    frame = [car(3, 12, 13, 1), car(11, 12, 13, 1)]
+    days = days_of(sessions=cars_file(tmp_path, frame=frame), prices=prices_file(tmp_path, 1, 8))
+    assert of_may(days) == [3, 4, 5, 6, 7, 8]
     assert days.prices is not None and days.prices[:, 0].tolist() == of_may(days)
-    assert (days.report["days_without_prices"], days.report["days_without_sessions"]) == (1, 3)
+    assert (days.report["days_without_prices"], days.report["days_without_sessions"]) == (3, 2)
 
 
 def dated_files(folder: Path) -> dict[str, str]:
@@ -277,9 +278,9 @@ def dated_files(folder: Path) -> dict[str, str]:
 def test_the_same_number_picks_the_same_date(split: str, tmp_path: Path) -> None:
     days = days_of(**dated_files(tmp_path), split=split)
     n = len(days.day)
-    u = np.concatenate([(np.arange(n) + 0.5) / n, [0.0, 1.0 - 1e-16, np.nextafter(1.0, 0.0)]])
+    u = np.concatenate([(np.arange(n) + 0.5) / n, [0.0, np.nextafter(1.0, 0.0)]])
     sessions, prices = days.pick_sessions(u), days.pick_prices(u)
-    wanted = [*of_may(days), of_may(days)[0], of_may(days)[-1], of_may(days)[-1]]
+    wanted = [*of_may(days), of_may(days)[0], of_may(days)[-1]]
     assert prices[:, 0].tolist() == wanted
     request = (sessions.target_kwh - sessions.energy_kwh).sum((1, 2))
     assert request.tolist() == pytest.approx(wanted)
@@ -324,6 +325,14 @@ def test_a_session_across_the_start_keeps_what_is_left_of_it(tmp_path: Path) -> 
     assert counts(days) == {"placed": 4, "cut_at_start": 1, "cut_at_end": 1}
 
 
+def test_a_session_that_fills_the_window_is_not_cut(tmp_path: Path) -> None:
+    days = days_of(sessions=cars_file(tmp_path, car(3, 0, 24, 10)))
+    (visit,) = visits(days, 3)
+    assert (visit["arrival"], visit["departure"], visit["stays"]) == (0, 24, False)
+    assert (visit["energy_kwh"], visit["target_kwh"]) == (20.0, 30.0)
+    assert visits(days, 4) == [] and counts(days) == {"placed": 3}
+
+
 def test_a_stay_of_days_is_in_every_window_it_meets(tmp_path: Path) -> None:
     days = days_of(sessions=cars_file(tmp_path, car(2, 12, 12 + 72, 18)))  # to the 5th, noon
     energy = [visits(days, d)[0]["energy_kwh"] for d in (2, 3, 4, 5)]
@@ -344,10 +353,8 @@ def test_a_stay_through_a_clock_change_keeps_its_true_length(
     night: str, before: str, after: str, hours: int, tmp_path: Path
 ) -> None:
     middle = date.fromisoformat(night)
-    frame = [
-        f"{middle + timedelta(days=k)} 12:00{offset},{middle + timedelta(days=k)} 13:00{offset},1,,,,"
-        for k, offset in ((-3, before), (3, after))
-    ]
+    first, last = (middle + timedelta(days=k) for k in (-3, 3))
+    frame = [f"{d} 12:00{z},{d} 13:00{z},1,,,," for d, z in ((first, before), (last, after))]
     row = f"{night} 00:00{before},{night} 04:00{after},8,,,,"
     days = days_of(sessions=cars_file(tmp_path, row, frame=frame))
     assert days.sessions is not None and len(days.day) == 7
@@ -487,6 +494,8 @@ def assert_no_socket_is_booked_twice(days: FileDays, stages: int) -> None:
     assert (s.arrival[here] < s.departure[here]).all() and (s.departure <= stages).all()
     assert (s.arrival[..., 1:] >= s.departure[..., :-1])[here[..., 1:]].all()
     assert (here[..., 1:] <= here[..., :-1]).all()  # empty slots come last
+    assert (s.capacity_kwh > 0).all() and (s.energy_kwh <= s.capacity_kwh * (1 + 1e-12)).all()
+    assert (s.floor_kwh <= s.energy_kwh).all() and (s.energy_kwh <= s.target_kwh).all()
     assert here.sum() == days.report["sessions.placed"]  # nobody waited or was lost
 
 
@@ -551,6 +560,31 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
     assert visits(days_of(sessions=str(path)), 3)[0]["target_kwh"] == 35.0
 
 
+CHANGES = {
+    "sessions": "fleet", "prices": "day_ahead", "start_h": 1.0, "days": 2, "dt_h": 0.5,
+    "n_sockets": 7, "held_out_share": 0.3, "usd_per_eur": 2.0, "price_fill_h": 1.0,
+    "charger": {"power_kw": (22.0,)}, "session": {"soc_min": 0.2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_days_are_read_again_for_other(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = dated_files(tmp_path)
+    days_of(**keys)
+    monkeypatch.setattr(files, "_read", None)
+    with pytest.raises(TypeError, match="not callable"):
+        days_of(**(keys | {key: CHANGES[key]}))
+
+
+def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cars_file(tmp_path, car(3, 8, 12, 10))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert days_of(sessions="~/cars.csv").report["sessions.placed"] == 3
+
+
 def test_vehicles_depend_on_their_day_alone(tmp_path: Path) -> None:
     session = {"battery_kwh": tuple(range(40, 90)), "arrival_soc": (0.4, 0.2)}
     day = [car(3, h, h + 1, 5) for h in range(1, 20)]
@@ -600,7 +634,8 @@ def test_handbook_and_sentences_know_the_same_counts() -> None:
 @pytest.mark.parametrize("which", [("sessions",), ("prices",), ("sessions", "prices")])
 def test_an_environment_runs_to_the_end_on_files(which: tuple[str, ...], tmp_path: Path) -> None:
     found = dated_files(tmp_path)
-    env = gym.make("qevgrid/V2G-v0", **(PLAIN | {key: found[key] for key in which}))
+    keys = PLAIN | {key: found[key] for key in which} | {"charger": {"taper_soc": 0.7}}
+    env = gym.make("qevgrid/V2G-v0", **keys)
     worlds = set()
     for seed in range(3):
         obs, info = env.reset(seed=seed)
@@ -681,8 +716,8 @@ def test_real_prices_are_negative_in_both_splits() -> None:
     train, held_out = (real_days(split, prices=real(NL)) for split in ("train", "held_out"))
     assert (len(train.day), len(held_out.day)) == (546, 182)
     assert date.fromordinal(int(held_out.day[0])) == date(2022, 7, 2)
-    for days in (train, held_out):
-        assert days.prices is not None and 20 < (days.prices < 0).sum() / 4 < 400
+    for days, hours in ((train, 63), (held_out, 25)):
+        assert days.prices is not None and (days.prices < 0).sum() / 4 == hours
     assert train.high_usd_kwh == held_out.high_usd_kwh == pytest.approx(0.442, abs=5e-4)
 
 

@@ -40,6 +40,8 @@ def policies(core: V2GCore) -> dict[str, Decide]:
         "half_each": lambda b: np.where(np.arange(n) % 2, 1.0, -1.0) * np.ones(shape(b)),
         "in_waves": lambda b: np.where(b.state.stage[:, None] % 6 < 4, 1.0, -1.0) * np.ones(shape(b)),
     }
+
+
 BROKEN = [
     (0, "charge_kw", (0, 2), 5.0, "presence"),
     (0, "charge_kw", (0, 0), 8.0, "charge_limit"),
@@ -117,9 +119,7 @@ def test_sites_conserve_energy_over_the_episode(name: str) -> None:
 
 
 @pytest.mark.parametrize(("stage", "field", "place", "value", "name"), BROKEN)
-def test_residuals_see_what_is_wrong(
-    stage: int, field: str, place: tuple[int, ...], value: float, name: str
-) -> None:
+def test_residuals_see_what_is_wrong(stage: int, field: str, place: tuple[int, ...], value: float, name: str) -> None:
     core = core_of("default", n_sockets=3)
     cars = (Car(0, departure=9), Car(1, departure=9, limit=5.0))
     scenario = by_hand(core, cars, critical=40.0, other=[0.0, 40.0], dark=[0, 1])
@@ -130,9 +130,7 @@ def test_residuals_see_what_is_wrong(
     assert name in constraints.violated(residuals_of(core, scenario, played._replace(out=out)))
 
 
-@pytest.mark.parametrize(
-    ("socket", "wrong_kwh", "name"), [(0, 29.0, "energy_balance"), (1, 1.0, "handover")]
-)
+@pytest.mark.parametrize(("socket", "wrong_kwh", "name"), [(0, 29.0, "energy_balance"), (1, 1.0, "handover")])
 def test_residuals_see_a_wrong_energy(socket: int, wrong_kwh: float, name: str) -> None:
     core = core_of("default", n_sockets=2)
     scenario = by_hand(core, (Car(0, departure=9), Car(1, departure=1)))
@@ -141,9 +139,7 @@ def test_residuals_see_a_wrong_energy(socket: int, wrong_kwh: float, name: str) 
     assert name in constraints.violated(residuals_of(core, scenario, played))
 
 
-@pytest.mark.parametrize(
-    ("name", "power", "wrong"), [("amperes", 3.2, "whole_amperes"), ("taper", 9.0, "taper")]
-)
+@pytest.mark.parametrize(("name", "power", "wrong"), [("amperes", 3.2, "whole_amperes"), ("taper", 9.0, "taper")])
 def test_residuals_see_what_a_charger_cannot_do(name: str, power: float, wrong: str) -> None:
     core = core_of(name, n_sockets=1)
     scenario = by_hand(core, (Car(0, departure=9, energy=57.0),))

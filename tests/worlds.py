@@ -117,9 +117,7 @@ def total_usd(core: V2GCore, scenario: Scenario, agent: Agent) -> FloatArray:
     """Weighted cost of each episode under ``agent``, (B,)."""
     batch = begin(core, scenario)
     agent.begin(info_of(batch))
-    return np.sum(
-        [s.out.total_usd for s in play(batch, lambda b: agent.act(b.observe(), info_of(b)))], axis=0
-    )
+    return np.sum([s.out.total_usd for s in play(batch, lambda b: agent.act(b.observe(), info_of(b)))], axis=0)
 
 
 def cost_usd(core: V2GCore, scenario: Scenario, actions: Any, stages: int = 4) -> dict[str, Any]:

@@ -98,9 +98,7 @@ def violated(found: dict[str, FloatArray]) -> dict[str, float]:
     return {name: value for name, value in worst.items() if not value <= tolerance(name)}
 
 
-def _stage(
-    plant: Plant, scenario: Scenario, before: Snapshot, out: StageResult, after: Snapshot
-) -> _Stage:
+def _stage(plant: Plant, scenario: Scenario, before: Snapshot, out: StageResult, after: Snapshot) -> _Stage:
     t, b = before.stage, np.arange(len(before.stage))
     names = ("critical_kw", "other_kw", "pv_kw", "outage", "fault", "feeder_scale")
     now = [getattr(scenario, name)[b, t] for name in names]
@@ -137,9 +135,7 @@ def _chargers(s: _Stage) -> dict[str, FloatArray]:
         "charge_limit": np.maximum(up - most, -up),
         "discharge_limit": np.maximum(down - np.minimum(plant.discharge_kw, limit), -down),
         "charge_off_or_minimum": np.where(up > 0, plant.charge_min_kw - up, 0.0),
-        "discharge_off_or_minimum": np.where(
-            (down > 0) & ~dark, plant.discharge_min_kw - down, 0.0
-        ),
+        "discharge_off_or_minimum": np.where((down > 0) & ~dark, plant.discharge_min_kw - down, 0.0),
         "not_both": np.minimum(up, down),
         "whole_amperes": np.where(plant.charge_step_kw > 0, odd, 0.0),
     }
@@ -178,20 +174,12 @@ def _sites(s: _Stage) -> dict[str, FloatArray]:
     return {
         "meter": np.abs(out.import_kw - np.where(s.outage, 0.0, net)),
         "connected_served": np.where(s.outage, 0.0, np.abs(missing)),
-        "served_limit": np.maximum(
-            out.served_critical_kw - s.critical_kw, out.served_other_kw - s.other_kw
-        ),
+        "served_limit": np.maximum(out.served_critical_kw - s.critical_kw, out.served_other_kw - s.other_kw),
         "generator_limit": np.maximum(out.generator_kw - rated, -out.generator_kw),
         "island_balance": np.where(s.outage, np.maximum(-surplus, surplus - s.pv_kw), 0.0),
-        "blocks_whole_critical": _not_whole(
-            out.served_critical_kw, s.critical_kw, p.site.critical_blocks, s.outage
-        ),
-        "blocks_whole_other": _not_whole(
-            out.served_other_kw, s.other_kw, p.site.other_blocks, s.outage
-        ),
-        "island_charges_last": np.where(
-            s.outage & (missing > TOLERANCE_BLOCK_KW), s.charge_kw, 0.0
-        ),
+        "blocks_whole_critical": _not_whole(out.served_critical_kw, s.critical_kw, p.site.critical_blocks, s.outage),
+        "blocks_whole_other": _not_whole(out.served_other_kw, s.other_kw, p.site.other_blocks, s.outage),
+        "island_charges_last": np.where(s.outage & (missing > TOLERANCE_BLOCK_KW), s.charge_kw, 0.0),
     }
 
 

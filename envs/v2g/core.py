@@ -117,7 +117,7 @@ class V2GCore:
     def _price_scale(self) -> float:
         """Price that the observation shows as 1: half above the dearest hour of tariff or file."""
         if self.files.prices is not None:
-            return float(1.5 * np.quantile(np.abs(self.files.prices), 0.995))
+            return 1.5 * self.files.high_usd_kwh
         if self.params.prices in PRICE_KINDS[1:]:
             return 1.0
         return float(1.5 * max(abs(price) for _, price in self.params.tariff_usd_kwh))

@@ -61,15 +61,15 @@ class FileDays:
         return 0 if self.sessions is None else self.sessions.arrival.shape[-1]
 
     def pick(self, u: FloatArray) -> IntArray:
-        """Row of the day that each uniform number of ``u`` (B,) chooses."""
-        return np.minimum((np.asarray(u) * len(self.day)).astype(np.int64), len(self.day) - 1)
+        """Row of the day that each number of ``u`` (B,), uniform in [0, 1), chooses."""
+        return (np.asarray(u) * len(self.day)).astype(np.int64)
 
     def pick_sessions(self, u: FloatArray) -> Sessions:
         """Sessions (B, N, S) of the days that ``u`` (B,) chooses; the same u, the same date."""
         if self.sessions is None:
             raise RuntimeError("sessions come from no file")
         row = self.pick(u)
-        return Sessions(*(x[row] for x in self.sessions))
+        return Sessions._make(x[row] for x in self.sessions)
 
     def pick_prices(self, u: FloatArray) -> FloatArray:
         """Prices (B, T) in USD/kWh of the days that ``u`` (B,) chooses."""
@@ -207,7 +207,7 @@ def _windows(
 def _session_days(p: V2GParams, start_h: float, cars: SessionTable) -> IntArray:
     """Days whose window ends by the last day with an arrival, those without sessions included."""
     first, last = int(cars.day[0]), int(cars.day[-1])
-    span = math.ceil(start_h / 24.0 + p.days - 1e-9)
+    span = math.ceil(start_h / 24.0 + p.days)
     if last - first + 1 < span:
         raise UserError(
             f"no complete window of {24 * p.days} h from {start_h:g} h: arrivals are from "
@@ -226,7 +226,7 @@ def _chosen(days: _AllDays, split: str) -> FileDays:
     report |= {f"prices.{k}": n for k, n in days.prices_report.items()}
     sessions, prices, high = None, None, 0.0
     if days.sessions is not None:
-        sessions = Sessions(*(x[rows] for x in days.sessions))
+        sessions = Sessions._make(x[rows] for x in days.sessions)
     if days.prices is not None:
         prices = days.prices[rows]
         high = max(float(np.quantile(np.abs(days.prices[train]), HIGH_QUANTILE)), LEAST_HIGH)

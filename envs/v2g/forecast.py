@@ -77,7 +77,7 @@ def outage_probability(
     shared = stage.ndim == 1
     dark = _at(scenario.outage, stage, shared)
     hours = p.dt_h * leads
-    lasted = _at(elapsed_h, stage, shared)
+    lasted = np.maximum(_at(elapsed_h, stage, shared) - p.dt_h / 2, 0.0)  # it began between two stages
     still = survival(p.outage, lasted[..., None, :] + hours[:, None]) / np.maximum(survival(p.outage, lasted)[..., None, :], 1e-12)
     published = (scenario.risk, scenario.window_open, scenario.window_close)
     risk, opens, closes = (_at(x, stage, shared)[..., None] for x in published)

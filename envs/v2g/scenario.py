@@ -231,7 +231,7 @@ def draw_outages(
     known = hour >= announced[..., None]
     base = np.arange(p.days)[:, None] * per_day
     early, late = o.window_h
-    window_open = np.where(known, opens[..., None], early) / p.dt_h + base
+    window_open = np.where(known, opens[..., None], np.maximum(early, hour + o.lead_h[0])) / p.dt_h + base
     window_close = np.where(known, closes[..., None], late) / p.dt_h + base
     flat = (len(u), p.n_stages)
     return fault, plant.fault_site[fault], risk.reshape(flat), window_open.reshape(flat), window_close.reshape(flat)

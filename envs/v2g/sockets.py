@@ -3,7 +3,7 @@
 A visit is a session in a window. Windows of several days overlap: a session may pay several.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -98,7 +98,7 @@ def on_sockets(
     visits = _visits(plant, vehicles, day, start_h)
     socket, slot = _first_come(visits.window, visits.first, visits.gone, plant.n_sockets)
     here = socket >= 0
-    found = Visits(*(x[here] for x in visits))
+    found = Visits._make(x[here] for x in visits)
     at = (found.window, socket[here], slot[here])
     shape = (len(day), plant.n_sockets, int(slot.max(initial=0)) + 1)
     who = found.session
@@ -121,7 +121,7 @@ def on_sockets(
 def _visits(plant: Plant, vehicles: Vehicles, day: IntArray, start_h: float) -> Visits:
     """Who is there in which window; who has less than a stage left at its start has gone."""
     p = plant.params
-    window, who = _candidates(vehicles, day * 24.0 + start_h, 24.0 * p.days)
+    window, who = _candidates(vehicles, day.astype(np.float64) * 24.0 + start_h, 24.0 * p.days)
     from_h = 24.0 * (vehicles.day[who] - day[window]) + (vehicles.arrival_h[who] - start_h)
     first = _stage(from_h, p.dt_h)
     gone = np.maximum(_stage(from_h + vehicles.stay_h[who], p.dt_h), first + 1)
@@ -129,7 +129,7 @@ def _visits(plant: Plant, vehicles: Vehicles, day: IntArray, start_h: float) -> 
     elapsed = np.where(first < 0, -from_h / vehicles.stay_h[who], 0.0)
     visits = Visits(window, who, first, gone, declared, elapsed)
     keep = (gone > 0) & (first < p.n_stages)
-    return Visits(*(x[keep] for x in visits))
+    return Visits._make(x[keep] for x in visits)
 
 
 def _candidates(
@@ -188,7 +188,7 @@ def _finished(
     """
     p, who, first = plant.params, visits.session, np.maximum(visits.first, 0)
 
-    def spread(values: FloatArray | bool, fill: float = 0.0) -> FloatArray:
+    def spread(values: Any, fill: float = 0.0) -> FloatArray:
         out = np.full(shape, fill)
         out[at] = values
         return out

@@ -1,0 +1,185 @@
+"""Evaluation: agents and rivals on the same held-out days, against the ruler, as table and pictures."""
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qevgrid.agents import LEARNERS, RIVALS, is_rival, load_object, make_rival
+from qevgrid.envs.errors import UserError
+from qevgrid.envs.v2g.core import V2GCore
+from qevgrid.envs.v2g.params import PRICE_KINDS, SESSION_KINDS, V2GParams
+from qevgrid.envs.v2g.viewer import day_figure
+from qevgrid.runner import config as yaml_config
+from qevgrid.runner import log, metrics
+from qevgrid.runner.cli import format_table, progress
+from qevgrid.runner.folder import RunFolder, read_run
+from qevgrid.runner.parallel import play_rival
+from qevgrid.runner.plots import cost_figure, learning_figure, save_figure, score_figure
+from qevgrid.runner.rollout import Episodes, play
+from qevgrid.runner.schema import RunConfig
+
+MAX_SEED = 2**32
+RULER = ("idle", "optimum")
+SHOWN = {
+    "agent": "agent", "cost_usd_mean": "USD/day", "cost_usd_lo": "lo", "cost_usd_hi": "hi", "score": "score", "score_lo": "lo", "score_hi": "hi",
+    "unserved_critical_kwh_mean": "unserved kWh", "cvar95_usd": "CVaR95 USD", "ms_per_decision": "ms", "parameters": "parameters", "gap_share": "gap",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to evaluate and where to put it."""
+
+    names: Sequence[str]
+    config: RunConfig
+    episodes: int
+    seed: int
+    out: Path
+    overwrite: bool = False
+    ruler: bool = True
+    jobs: int | None = None
+
+
+def evaluate(request: Request) -> list[dict[str, Any]]:
+    """Play, measure, write ``table.csv``, ``episodes.csv``, their JSON and PNGs; returns the table.
+
+    Raises ``UserError`` before anything is played for an unknown name, a folder in the way, a
+    model of other spaces or seeds that training uses.
+    """
+    _check(request)
+    params = held_out(request.config.env)
+    core = V2GCore(params)
+    learned = {name: _load(Path(name), core) for name in request.names if not is_rival(name)}
+    seeds = list(range(request.seed, request.seed + request.episodes))
+    keep = _shown_days(core, seeds)
+    played = _play_all(request, params, core, learned, seeds, keep)
+    agents = [played[name] for name in request.names]
+    rows = metrics.table(agents, played.get("idle"), played.get("optimum"), params.id)
+    folder = _fresh(request)
+    _write(folder, request, rows, agents, played)
+    _pictures(folder, rows, agents, [Path(n) for n in learned], keep)
+    _tensorboard(folder, rows, agents, request.config)
+    return rows
+
+
+def held_out(params: V2GParams) -> V2GParams:
+    """The same world on the days that training never sees."""
+    from_files = params.sessions not in SESSION_KINDS or params.prices not in PRICE_KINDS
+    return dataclasses.replace(params, split="held_out") if from_files and params.split == "train" else params
+
+
+def _check(request: Request) -> None:
+    if not request.names:
+        raise UserError(f"no agent named; pass run folders or rivals: {', '.join(RIVALS)}")
+    for name in request.names:
+        if is_rival(name):
+            make_rival(name)
+        else:
+            read_run(name)
+    repeated = {name for name in request.names if list(request.names).count(name) > 1}
+    if repeated:
+        raise UserError(f"{', '.join(sorted(repeated))}: named more than once; name each agent once")
+    if request.episodes < 1:
+        raise UserError(f"--episodes {request.episodes}: at least 1")
+    if not 0 <= request.seed <= MAX_SEED - request.episodes:
+        raise UserError(f"--seed {request.seed}: must lie in 0 to {MAX_SEED - request.episodes}; training uses the seeds beyond")
+    if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())) and not request.overwrite:
+        raise UserError(f"{request.out}: exists and is not empty; pass --overwrite, --out OTHER, or delete it")
+    if request.overwrite and (request.out / "config.yaml").exists():
+        raise UserError(f"{request.out}: holds a training run, which evaluate.py does not overwrite; pass --out OTHER")
+
+
+def _load(path: Path, core: V2GCore) -> Any:
+    """A learned agent by its run folder, made for this environment."""
+    folder = read_run(path)
+    config = yaml_config.load_config(RunConfig, folder.config_yaml)
+    return load_object(LEARNERS[config.agent.kind]).load(folder.model_zip, path.name or str(path), core)
+
+
+def _shown_days(core: V2GCore, seeds: list[int]) -> list[int]:
+    """Positions of the first day with an outage and the first without."""
+    scenario = core.sampler.sample([np.random.default_rng(seed) for seed in seeds[:64]])
+    dark = scenario.outage.any((1, 2))
+    return sorted({int(np.argmax(dark)), int(np.argmax(~dark))})
+
+
+def _play_all(
+    request: Request, params: V2GParams, core: V2GCore, learned: dict[str, Any], seeds: list[int], keep: list[int]
+) -> dict[str, Episodes]:
+    names = list(dict.fromkeys([*request.names, *(RULER if request.ruler else ())]))
+    played = {}
+    with progress(len(names) * len(seeds), "evaluating", "day") as bar:
+        for name in names:
+            bar.set_postfix_str(name)
+            if name in learned:
+                played[name] = play(core, learned[name], seeds, keep)
+                bar.update(len(seeds))
+            else:
+                played[name] = play_rival(name, params, seeds, keep, jobs=request.jobs, advance=bar.update)
+    return played
+
+
+def _fresh(request: Request) -> RunFolder:
+    if request.overwrite and request.out.is_dir():
+        shutil.rmtree(request.out)
+    return RunFolder(request.out)
+
+
+def _write(
+    folder: RunFolder, request: Request, rows: list[dict[str, Any]], agents: list[Episodes], played: dict[str, Episodes]
+) -> None:
+    episodes = metrics.episode_rows(agents, request.config.env.id)
+    reference = min((e for e in agents if e.agent not in RULER), key=lambda e: e.total_usd.mean(), default=agents[0])
+    folder.write_csv(Path("table.csv"), [{c: row[c] for c in metrics.TABLE_COLUMNS} for row in rows])
+    folder.write_csv(Path("episodes.csv"), episodes)
+    folder.write_json(
+        Path("evaluation.json"),
+        {
+            "table": rows, "differences": metrics.differences(agents, reference), "episodes": episodes,
+            "seed": request.seed, "config": yaml_config.dump(request.config),
+            "days": {e.agent: {k: t.to_dict() for k, t in e.traces.items()} for e in agents},
+        },
+    )  # fmt: skip
+
+
+def _pictures(folder: RunFolder, rows: list[dict[str, Any]], agents: list[Episodes], runs: list[Path], keep: list[int]) -> None:
+    figures = {"costs": cost_figure(rows), "scores": score_figure(rows)}
+    for k in keep:
+        dark = agents[0].traces[k].outage.any()
+        figures[f"day_{'outage' if dark else 'calm'}"] = day_figure([e.traces[k] for e in agents])
+    curves = {run.name: curve for run in runs if (curve := _curve(run)) is not None}
+    if curves:
+        lines = {e.agent: {"cost_usd": float(e.total_usd.mean())} for e in agents if e.agent in RIVALS and e.agent not in ("idle", "cheap", "llf")}
+        figures["learning"] = learning_figure(curves | lines)
+    for name, figure in figures.items():
+        save_figure(figure, folder.path / f"{name}.png")
+
+
+def _curve(run: Path) -> dict[str, Any] | None:
+    file = RunFolder(run).evaluations_csv
+    if not file.is_file():
+        return None
+    data = np.genfromtxt(file, delimiter=",", names=True, ndmin=1)
+    return {"steps": data["step"], "cost_usd": data["cost_usd"]}
+
+
+def _tensorboard(folder: RunFolder, rows: list[dict[str, Any]], agents: list[Episodes], config: RunConfig) -> None:
+    """One line an agent over the x axis of the training, so that all stand in the same charts."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    for row, episodes in zip(rows, agents, strict=True):
+        writer = SummaryWriter(str(folder.path / "tensorboard" / episodes.agent))
+        for tag, value in metrics.scalars(row, episodes).items():
+            if value is not None:
+                log.flat_line(writer, tag, value, [0, config.total_steps])
+        writer.close()
+
+
+def terminal_table(rows: list[dict[str, Any]]) -> str:
+    """The table for people, best first."""
+    ordered = sorted(rows, key=lambda row: row["cost_usd_mean"])
+    return format_table([{key: row[key] for key in SHOWN} for row in ordered], SHOWN)

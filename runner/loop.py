@@ -1,0 +1,228 @@
+"""Training: configuration in, run folder out; resumable at every validation."""
+
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+from torch.utils.tensorboard import SummaryWriter
+
+from qevgrid.agents import ppo
+from qevgrid.envs.errors import UserError
+from qevgrid.envs.v2g.core import V2GCore
+from qevgrid.envs.v2g.files import report_lines
+from qevgrid.envs.v2g.model import COST_TERMS
+from qevgrid.envs.v2g.viewer import day_figure
+from qevgrid.runner import config as yaml_config
+from qevgrid.runner import log, metrics
+from qevgrid.runner.cli import progress
+from qevgrid.runner.folder import RunFolder, create_run_folder
+from qevgrid.runner.parallel import play_rival
+from qevgrid.runner.plots import cost_figure, learning_figure, save_figure
+from qevgrid.runner.rollout import KPIS, Episodes, play
+from qevgrid.runner.schema import RunConfig
+
+VALIDATION_SEEDS = 2**33
+RIVALS_SHOWN = ("idle", "serve", "tou", "optimum")
+LAYOUT_TAGS = (
+    "eval/score", "eval/cost_usd", *(f"cost/{t}_usd" for t in COST_TERMS), *(f"kpi/{k}" for k in KPIS),
+    "rollout/ep_rew_mean", "train/value_loss", "train/explained_variance", "train/approx_kl", "train/std",
+)  # fmt: skip
+
+
+def train(config: RunConfig, out: str | Path, *, resume: bool = False, arguments: Sequence[str] = ()) -> RunFolder:
+    """Train the configured agent into the folder ``out`` and return it.
+
+    With ``resume`` the run goes on from its last checkpoint and ends with the weights of an
+    uninterrupted run. Raises ``UserError`` before anything is written.
+    """
+    folder = create_run_folder(out, resume)
+    if resume:
+        _check_same(folder, config)
+    core = V2GCore(config.env)
+    model = ppo.build(config.agent, config.env, config.seed)
+    for line in report_lines(core.files.report):
+        print(f"  {line}")
+    folder.write_text(folder.config_yaml, yaml_config.dump(config))
+    folder.write_meta(arguments, config.seed)
+    return _Training(config, folder, core, model).run(resume)
+
+
+def _check_same(folder: RunFolder, config: RunConfig) -> None:
+    """A resumed run must be the same run."""
+    if folder.config_yaml.read_text(encoding="utf-8") != yaml_config.dump(config):
+        raise UserError(
+            f"{folder.config_yaml}: differs from the configuration given; resume with the same keys "
+            f"(train.py --config {folder.config_yaml} --resume --out {folder.path}) or pass --out OTHER"
+        )
+
+
+class _Training:
+    """One run from its first step or checkpoint to its last."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, core: V2GCore, model: PPO) -> None:
+        self.config, self.folder, self.core, self.model = config, folder, core, model
+        self.seeds = [VALIDATION_SEEDS + k for k in range(config.eval_episodes)]
+        self.rows: list[dict[str, Any]] = []
+        self.best_usd = np.inf
+        self.next_eval = 0
+        self.ruler: dict[str, Episodes] = {}
+
+    def run(self, resume: bool) -> RunFolder:
+        done = self._resume() if resume else 0
+        self.writer = SummaryWriter(str(self.folder.path), purge_step=done or None)
+        output = TensorBoardOutputFormat.__new__(TensorBoardOutputFormat)
+        output.writer, output._is_closed = self.writer, False
+        self.model.set_logger(Logger(str(self.folder.path), [output]))
+        if not done:
+            log.add_config(self.writer, yaml_config.dump(self.config))
+            log.add_layout(self.writer, log.comparison_layout(LAYOUT_TAGS))
+        self.ruler = self._measure_ruler()
+        self.started = time.monotonic()
+        with progress(self.config.total_steps, "training") as self.bar:
+            self.bar.update(done)
+            try:
+                ppo.learn(self.model, self.config.env, self.config.total_steps, self._between_rounds)
+            except KeyboardInterrupt:
+                kept = max(self.folder.checkpoints, default=0)
+                raise KeyboardInterrupt(
+                    f"saved up to step {kept}; go on with: train.py --config {self.folder.config_yaml} --out {self.folder.path} --resume"
+                ) from None
+            self._between_rounds(self.model, last=True)
+        self._finish()
+        return self.folder
+
+    def _resume(self) -> int:
+        """Load the last checkpoint; 0 if there is none yet."""
+        steps = self.folder.checkpoints
+        if not steps:
+            return 0
+        done = max(steps)
+        ppo.load_checkpoint(self.model, steps[done])
+        self.rows = [_number_row(row) for row in _read_csv(self.folder.evaluations_csv) if int(row["step"]) <= done]
+        self.best_usd = min(row["cost_usd"] for row in self.rows)
+        self.next_eval = done + self.config.eval_every
+        return done
+
+    def _measure_ruler(self) -> dict[str, Episodes]:
+        """Rivals and optimum on the first validation days, as lines beside the learner's curve."""
+        seeds = self.seeds[: self.config.ruler_episodes]
+        if not seeds:
+            return {}
+        found = {}
+        with progress(len(seeds) * len(RIVALS_SHOWN), "ruler", "day") as bar:
+            for name in RIVALS_SHOWN:
+                found[name] = play_rival(name, self.config.env, seeds, advance=bar.update)
+        for name, row in zip(found, self._table(list(found.values()), found), strict=True):
+            writer = SummaryWriter(str(self.folder.path / "rivals" / name))
+            for tag, value in metrics.scalars(row, found[name]).items():
+                if value is not None:
+                    log.flat_line(writer, tag, value, [0, self.config.total_steps])
+            writer.close()
+        return found
+
+    def _table(self, agents: list[Episodes], ruler: dict[str, Episodes]) -> list[dict[str, Any]]:
+        return metrics.table(agents, ruler.get("idle"), ruler.get("optimum"), self.config.env.id)
+
+    def _between_rounds(self, model: PPO, last: bool = False) -> None:
+        """Show progress; at every validation measure, keep the best weights, write a checkpoint."""
+        self.bar.update(model.num_timesteps - self.bar.n)
+        if not last and model.num_timesteps < self.next_eval:
+            return
+        if self.rows and self.rows[-1]["step"] == model.num_timesteps:
+            return
+        self.next_eval = model.num_timesteps + self.config.eval_every
+        self._validate(model)
+        with self.folder.atomic_path(self.folder.checkpoint_zip(model.num_timesteps)) as path:
+            ppo.save_checkpoint(model, path)
+        for step, old in self.folder.checkpoints.items():
+            if step < model.num_timesteps:
+                old.unlink()
+
+    def _validate(self, model: PPO) -> None:
+        agent = ppo.PPOAgent(model.policy, self.folder.path.name, self.core.levels if self.config.env.action == "levels" else None)
+        model.policy.set_training_mode(False)
+        episodes = play(self.core, agent, self.seeds)
+        (row,) = self._table([_head(episodes, len(self.seeds))], {})
+        shown = self._table([_head(episodes, self.config.ruler_episodes)], self.ruler)[0] if self.ruler else row
+        values = metrics.scalars(row, episodes) | {"eval/score": shown["score"]}
+        log.add_scalars_flat(self.writer, values, model.num_timesteps)
+        flat = {key: value for key, value in row.items() if key.startswith("cost_") and key.endswith("_usd")}
+        entry = {"step": model.num_timesteps, "cost_usd": row["cost_usd_mean"], "score": shown["score"]} | flat
+        if entry["cost_usd"] < self.best_usd:
+            self.best_usd = entry["cost_usd"]
+            with self.folder.atomic_path(self.folder.model_zip) as path:
+                model.save(path)
+        self.rows.append(entry)
+        self.folder.write_csv(self.folder.evaluations_csv, self.rows)
+        self.bar.set_postfix_str(f"validation {entry['cost_usd']:.1f} USD a day, best {self.best_usd:.1f}")
+        if not sys.stderr.isatty():
+            print(f"step {model.num_timesteps:>9}  validation {entry['cost_usd']:8.1f} USD a day  best {self.best_usd:8.1f}", flush=True)
+
+    def _finish(self) -> None:
+        """The best weights' figures, pictures, hparams."""
+        agent = ppo.PPOAgent.load(self.folder.model_zip, self.folder.path.name, self.core)
+        episodes = play(self.core, agent, self.seeds, keep=[_telling_day(self.core, self.seeds)])
+        row = self._table([_head(episodes, self.config.ruler_episodes)], self.ruler)[0]
+        step = self.model.num_timesteps
+        curve = {"steps": [r["step"] for r in self.rows], "cost_usd": [r["cost_usd"] for r in self.rows]}
+        lines = {name: {"cost_usd": float(e.total_usd.mean())} for name, e in self.ruler.items() if name != "idle"}
+        figures = {"learning": learning_figure({agent.name: curve} | lines), "day": day_figure(list(episodes.traces.values()))}
+        if self.ruler:
+            figures["costs"] = cost_figure(self._table([*self.ruler.values(), _head(episodes, self.config.ruler_episodes)], self.ruler))
+        for name, figure in figures.items():
+            save_figure(figure, self.folder.path / f"{name}.png")
+            log.add_figure(self.writer, f"pictures/{name}", figure, step)
+        final = {"final/cost_usd": self.best_usd, "final/score": row["score"]}
+        log.add_hparams(self.writer, _hparams(self.config), {k: v for k, v in final.items() if v is not None}, step)
+        self.folder.write_json(
+            self.folder.metrics_json,
+            {
+                "steps": step, "validation_cost_usd": self.best_usd, "validation_episodes": len(self.seeds), "ruler": row,
+                "seconds": time.monotonic() - self.started, "parameters": agent.parameters, "files": self.core.files.report,
+            },
+        )  # fmt: skip
+        self.writer.close()
+
+
+def _telling_day(core: V2GCore, seeds: Sequence[int]) -> int:
+    """The first day with an outage, if there is one."""
+    scenario = core.sampler.sample([np.random.default_rng(seed) for seed in seeds])
+    return int(np.argmax(scenario.outage.any((1, 2))))
+
+
+def _head(e: Episodes, n: int) -> Episodes:
+    """The first ``n`` episodes."""
+    return Episodes(
+        e.agent, e.seeds[:n], e.fingerprints[:n], e.cost_usd[:n], e.total_usd[:n], e.kpi[:n], e.outage[:n],
+        e.ms_per_decision, e.parameters, {k: v[:n] for k, v in e.report.items()}, {},
+    )  # fmt: skip
+
+
+def _hparams(config: RunConfig) -> dict[str, Any]:
+    """What tells runs apart: the agent's keys, the seed and the size of the world."""
+    agent = {key: value for key, value in vars(config.agent).items() if not key.startswith("_")}
+    return {"agent": agent, "seed": config.seed, "total_steps": config.total_steps, "n_sockets": config.env.n_sockets}
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    import csv
+
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _number_row(row: dict[str, str]) -> dict[str, Any]:
+    found = {key: float(value) if value else None for key, value in row.items()}
+    return found | {"step": int(row["step"])}
+
+
+def remove(folder: Path) -> None:
+    """Delete a run's folder, for ``--overwrite``."""
+    if folder.is_dir():
+        shutil.rmtree(folder)

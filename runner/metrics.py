@@ -1,0 +1,92 @@
+"""From episodes to the table: costs, scores against the ruler, risk, time."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from qevgrid.envs.v2g.model import COST_TERMS
+from qevgrid.runner.rollout import KPIS, Episodes
+from qevgrid.runner.stats import cvar, mean_interval, paired_difference, score
+
+BOOTSTRAP_SEED = 20260101
+TABLE_COLUMNS = (
+    "agent", "env", "episodes", "cost_usd_mean", "score", "score_lo", "score_hi",
+    "unserved_critical_kwh_mean", "cvar95_usd", "ms_per_decision", "parameters",
+    *(f"cost_{term}_usd" for term in COST_TERMS),
+    "cost_usd_lo", "cost_usd_hi", "gap_share",
+)  # fmt: skip
+"""Columns of ``table.csv``. ``gap_share``: what the solver left unproven, as a share of the ruler."""
+
+
+def bootstrap() -> np.random.Generator:
+    """The same resamples for every agent and every call."""
+    return np.random.default_rng(BOOTSTRAP_SEED)
+
+
+def table(agents: Sequence[Episodes], idle: Episodes | None, best: Episodes | None, env: str) -> list[dict[str, Any]]:
+    """One row an agent; scores are empty without a ruler."""
+    return [_row(episodes, idle, best, env) for episodes in agents]
+
+
+def _row(e: Episodes, idle: Episodes | None, best: Episodes | None, env: str) -> dict[str, Any]:
+    strata = (e.outage > 0).astype(int)
+    mean = mean_interval(e.total_usd, bootstrap(), strata=strata)
+    row: dict[str, Any] = {"agent": e.agent, "env": env, "episodes": len(e.seeds), "cost_usd_mean": mean.value}
+    marks = (None, None, None)
+    if idle is not None and best is not None:
+        s = score(e.total_usd, idle.total_usd, best.total_usd, rng=bootstrap(), strata=strata)
+        marks = tuple(None if np.isnan(x) else float(x) for x in s)
+    row |= dict(zip(("score", "score_lo", "score_hi"), marks, strict=True))
+    row |= {
+        "unserved_critical_kwh_mean": float(e.kpi[:, KPIS.index("unserved_critical_kwh")].mean()),
+        "cvar95_usd": cvar(e.total_usd),
+        "ms_per_decision": e.ms_per_decision,
+        "parameters": e.parameters,
+    }
+    row |= {f"cost_{term}_usd": float(c) for term, c in zip(COST_TERMS, e.cost_usd.mean(0), strict=True)}
+    bounds = [None if np.isnan(x) else float(x) for x in (mean.lo, mean.hi)]
+    return row | {"cost_usd_lo": bounds[0], "cost_usd_hi": bounds[1], "gap_share": gap_share(e, idle)}
+
+
+def gap_share(e: Episodes, idle: Episodes | None) -> float | None:
+    """Unproven part of a solver's cost over the ruler's length, both summed over the scenarios."""
+    if "bound_usd" not in e.report or idle is None:
+        return None
+    ruler = float((idle.total_usd - e.total_usd).sum())
+    return float((e.total_usd - e.report["bound_usd"]).sum()) / ruler if ruler > 0 else None
+
+
+def differences(agents: Sequence[Episodes], reference: Episodes) -> list[dict[str, Any]]:
+    """Paired difference of each agent's cost to the reference's, with its 95 % interval, in USD."""
+    rows = []
+    for e in agents:
+        if e is not reference:
+            strata = (e.outage > 0).astype(int)
+            d = paired_difference(e.total_usd, reference.total_usd, bootstrap(), strata=strata)
+            rows.append({"agent": e.agent, "against": reference.agent, "usd": d.value, "lo": d.lo, "hi": d.hi})
+    return rows
+
+
+def episode_rows(agents: Sequence[Episodes], env: str) -> list[dict[str, Any]]:
+    """One row an agent and episode: seed, world, costs, quantities, what a solver reported."""
+    return [_episode_row(e, k, env) for e in agents for k in range(len(e.seeds))]
+
+
+def _episode_row(e: Episodes, k: int, env: str) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "agent": e.agent, "env": env, "episode": k, "seed": e.seeds[k], "fingerprint": e.fingerprints[k],
+        "outage_h": float(e.outage[k]), "cost_usd": float(e.total_usd[k]),
+    }  # fmt: skip
+    row |= {f"cost_{term}_usd": float(c) for term, c in zip(COST_TERMS, e.cost_usd[k], strict=True)}
+    row |= {name: float(value) for name, value in zip(KPIS, e.kpi[k], strict=True)}
+    return row | {name: float(values[k]) for name, values in e.report.items()}
+
+
+def scalars(row: Mapping[str, Any], e: Episodes) -> dict[str, Any]:
+    """A table row as TensorBoard's tags."""
+    found = {"eval/cost_usd": row["cost_usd_mean"], "eval/score": row["score"], "eval/cvar95_usd": row["cvar95_usd"]}
+    found |= {f"cost/{term}_usd": row[f"cost_{term}_usd"] for term in COST_TERMS}
+    means = np.nanmean(e.kpi, axis=0) if np.isfinite(e.kpi).any(0).all() else e.kpi.mean(0)
+    found |= {f"kpi/{name}": float(x) for name, x in zip(KPIS, means, strict=True) if np.isfinite(x)}
+    return found

@@ -20,7 +20,7 @@ class Agent(ABC):
     parameters = 0
     """Number of learned numbers."""
 
-    def begin(self, info: dict[str, Any]) -> None:
+    def begin(self, info: dict[str, Any]) -> None:  # noqa: B027 - most agents have nothing to prepare
         """Called once when the B episodes start."""
 
     @abstractmethod

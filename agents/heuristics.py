@@ -40,7 +40,7 @@ def cheapest_now(view: View, margin: float = 1.0) -> BoolArray:
     return view.plugged & ((cheaper & ahead).sum(-1) < stages)
 
 
-def serve_outage(view: View, power_kw: FloatArray, hours_h: float) -> FloatArray:
+def serve_outage(view: View, power_kw: FloatArray, hours_h: float, overshoot: float = 0.0) -> FloatArray:
     """Replace the wishes at dark sites: carry critical load, other load as far as the energy lasts ``hours_h``."""
     p, plant = view.plant.params, view.plant
     now = view.forecast(1)
@@ -55,9 +55,8 @@ def serve_outage(view: View, power_kw: FloatArray, hours_h: float) -> FloatArray
         other = np.minimum(now.other_kw[:, 0, d], spare)
         block = now.other_kw[:, 0, d] / p.site.other_blocks
         target = critical + np.floor(other / np.maximum(block, 1e-9) + 1e-9) * block
-        share = np.minimum(target / np.maximum(most.sum(1), 1e-9), 1.0)
-        dark = view.outage[:, d]
-        result[:, mine] = np.where(dark[:, None], -most * share[:, None], result[:, mine])
+        share = np.minimum((1 + overshoot) * target / np.maximum(most.sum(1), 1e-9), 1.0)
+        result[:, mine] = np.where(view.outage[:, d, None], -most * share[:, None], result[:, mine])
     return result
 
 
@@ -68,6 +67,7 @@ class Idle(Agent):
     name: str = "idle"
 
     def act(self, obs: Float32Array, info: dict[str, Any]) -> FloatArray:
+        """Full power until the target."""
         return (needed_kwh(info["view"]) > 0).astype(float)
 
 
@@ -80,6 +80,7 @@ class Cheap(Agent):
     laxity_h: float = 4.0
 
     def act(self, obs: Float32Array, info: dict[str, Any]) -> FloatArray:
+        """Full power in the cheapest stages, and where time runs out."""
         view = info["view"]
         must = (laxity_h(view) <= self.laxity_h) & (needed_kwh(view) > 0)
         return (cheapest_now(view, self.margin) | must).astype(float)
@@ -93,6 +94,7 @@ class LeastLaxityFirst(Agent):
     connection_share: float = 0.85
 
     def act(self, obs: Float32Array, info: dict[str, Any]) -> FloatArray:
+        """Full power for the most urgent vehicles that the connection carries."""
         view = info["view"]
         plant, now = view.plant, view.forecast(1)
         action = np.zeros(view.plugged.shape)
@@ -120,6 +122,7 @@ class ChargeAndServe(Agent):
     hours_h: float = 2.3
 
     def act(self, obs: Float32Array, info: dict[str, Any]) -> FloatArray:
+        """Full power up to the state of charge aimed at; discharge in an outage."""
         view = info["view"]
         goal = np.maximum(view.target_kwh, self.soc * view.capacity_kwh)
         power = np.where(view.plugged & (view.energy_kwh < goal), view.charge_kw, 0.0)
@@ -143,8 +146,10 @@ class TimeOfUse(Agent):
     laxity_h: float = 5.0
     hours_h: float = 2.3
     soc: float = 0.26
+    overshoot: float = 0.0
 
     def act(self, obs: Float32Array, info: dict[str, Any]) -> FloatArray:
+        """Buy low, sell high above the floor; discharge in an outage."""
         view = info["view"]
         price = view.forecast(round(24 / view.plant.params.dt_h)).buy_usd_kwh
         low, high = np.quantile(price, [self.low, self.high], axis=1)
@@ -156,5 +161,7 @@ class TimeOfUse(Agent):
         charge |= (view.energy_kwh < keep) & (view.risk >= 0.25)[:, None]
         must = (lax <= self.laxity_h) & (need > 0)
         sell = (now >= high)[:, None] & (view.energy_kwh > keep) & (lax > self.laxity_h + 0.5)
-        power = np.where(view.plugged & (charge | must), view.charge_kw, np.where(view.plugged & sell, -view.discharge_kw, 0.0))
-        return wish(view, serve_outage(view, power, self.hours_h))
+        power = np.where(
+            view.plugged & (charge | must), view.charge_kw, np.where(view.plugged & sell, -view.discharge_kw, 0.0)
+        )
+        return wish(view, serve_outage(view, power, self.hours_h, self.overshoot))

@@ -2,6 +2,7 @@
 
 import pickle
 import random
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,11 +18,13 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.save_util import load_from_zip_file
 
 import qevgrid  # noqa: F401 - registers the environments
+from qevgrid.agents import make_rival
 from qevgrid.agents.base import Agent
 from qevgrid.agents.regimes import Regimes
 from qevgrid.agents.sb3_vec import SB3VecEnv
 from qevgrid.agents.shaping import ShapedVecEnv
 from qevgrid.agents.shared_policy import SharedPolicy
+from qevgrid.agents.warm_start import imitate
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import Float32Array, FloatArray
 from qevgrid.envs.v2g.core import V2GCore
@@ -61,29 +64,45 @@ class PPOConfig:
     shaping_usd_kwh: Annotated[
         float | None, Field(ge=0, description="worth of stored energy in the learner's shaped reward; null: no shaping")
     ] = 0.2
+    warm_start: Annotated[
+        str | None, Field(description="rival whose example gives the first weights (Box actions); null: from noise")
+    ] = "tou"
+    warm_days: Annotated[int, Field(ge=1, description="days of that example")] = 384
+    warm_epochs: Annotated[int, Field(ge=1)] = 12
     threads: Annotated[int, Field(ge=1, description="threads of torch")] = 2
 
 
-def training_env(config: PPOConfig, params: V2GParams, seed: int) -> VecEnv:
-    """The vector environment that PPO learns on, seeded apart from every evaluation."""
+def training_env(config: PPOConfig, params: V2GParams) -> VecEnv:
+    """The vector environment that PPO learns on, not seeded yet."""
     venv = gym.make_vec(params.id, num_envs=config.n_envs, params=params, autoreset_mode="SameStep")
     env = SB3VecEnv(venv)
-    env.seed(TRAINING_SEEDS + ROWS_PER_RUN * seed)
     return env if config.shaping_usd_kwh is None else ShapedVecEnv(env, params, config.gamma, config.shaping_usd_kwh)
 
 
+def warm_start(model: PPO, config: PPOConfig, params: V2GParams, seed: int) -> None:
+    """First weights from a rival's example, if the configuration names one."""
+    if config.warm_start is not None:
+        imitate(model, make_rival(config.warm_start), Regimes(params), config.warm_days, config.warm_epochs, seed)
+
+
 def build(config: PPOConfig, params: V2GParams, seed: int) -> PPO:
-    """A fresh learner."""
+    """A fresh learner. Raises ``UserError`` for settings that do not go together."""
     torch.set_num_threads(config.threads)
+    if config.warm_start is not None:
+        rival = make_rival(config.warm_start)
+        if rival.needs_scenario:
+            raise UserError(f"agent.warm_start={config.warm_start}: sees the future, which no policy can imitate; try tou")
+        if params.action != "box":
+            raise UserError("agent.warm_start needs env.action=box; set agent.warm_start=null")
     start, end = config.lr, config.lr * config.lr_end_share
     batch = config.n_envs * config.n_steps
     if batch % config.batch_size:
         raise UserError(
             f"agent.batch_size={config.batch_size}: must divide n_envs * n_steps = {batch}; try {_divisor(batch, config.batch_size)}"
         )
-    return PPO(
+    model = PPO(
         SharedPolicy if _is_shared(config, params) else "MlpPolicy",
-        training_env(config, params, seed),
+        training_env(config, params),
         learning_rate=lambda left: end + (start - end) * left,
         n_steps=config.n_steps,
         batch_size=config.batch_size,
@@ -99,6 +118,9 @@ def build(config: PPOConfig, params: V2GParams, seed: int) -> PPO:
         seed=seed,
         device="cpu",
     )
+    assert model.env is not None
+    model.env.seed(TRAINING_SEEDS + ROWS_PER_RUN * seed)  # PPO has seeded it with the bare seed, an evaluation's
+    return model
 
 
 def _is_shared(config: PPOConfig, params: V2GParams) -> bool:
@@ -151,6 +173,7 @@ def save_checkpoint(model: PPO, path: Path) -> None:
         "last_obs": model._last_obs,
         "last_episode_starts": model._last_episode_starts,
         "ep_info_buffer": model.ep_info_buffer,
+        "ep_success_buffer": model.ep_success_buffer,
         "torch": torch.get_rng_state(),
         "numpy": np.random.get_state(),  # noqa: NPY002 - SB3 shuffles minibatches with it
         "python": random.getstate(),
@@ -166,7 +189,7 @@ def load_checkpoint(model: PPO, path: Path) -> None:
     model.env = rest["env"]
     model.num_timesteps, model._n_updates = rest["num_timesteps"], rest["n_updates"]
     model._last_obs, model._last_episode_starts = rest["last_obs"], rest["last_episode_starts"]
-    model.ep_info_buffer = rest["ep_info_buffer"]
+    model.ep_info_buffer, model.ep_success_buffer = rest["ep_info_buffer"], rest["ep_success_buffer"]
     torch.set_rng_state(rest["torch"])
     np.random.set_state(rest["numpy"])
     random.setstate(rest["python"])
@@ -174,7 +197,7 @@ def load_checkpoint(model: PPO, path: Path) -> None:
 
 def learn(model: PPO, params: V2GParams, total_steps: int, hook: Callable[[PPO], None]) -> None:
     """Run rounds until ``total_steps`` environment steps, ``hook`` before each."""
-    fresh = model.num_timesteps == 0
+    fresh = model._last_obs is None  # a checkpoint of step 0 has begun its episodes
     left = total_steps - model.num_timesteps
     if left > 0:
         model.learn(left, callback=RoundCallback(hook, Regimes(params)), reset_num_timesteps=fresh, log_interval=1)
@@ -194,8 +217,7 @@ class PPOAgent(Agent):
     @classmethod
     def load(cls, path: Path, name: str, core: V2GCore) -> "PPOAgent":
         """The policy saved at ``path``, for the sizes of ``core`` if it is a shared one."""
-        data, weights, _ = load_from_zip_file(path, device="cpu")
-        assert data is not None
+        data, weights = _unzipped(path)
         trained_obs, trained_act = data["observation_space"], data["action_space"]
         obs_space = gym.spaces.Box(-1.0, 1.0, (len(core.labels),), np.float32)
         act_space = _action_space(core)
@@ -211,6 +233,17 @@ class PPOAgent(Agent):
         policy.load_state_dict(weights["policy"])
         policy.set_training_mode(False)
         return cls(policy, name, core.levels if core.params.action == "levels" else None)
+
+
+def _unzipped(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Description and weights of a saved policy."""
+    try:
+        data, weights, _ = load_from_zip_file(path, device="cpu")
+    except (OSError, ValueError, AssertionError, zipfile.BadZipFile) as err:
+        raise UserError(f"{path}: is not a readable model ({err}); train anew") from None
+    if data is None or "policy_class" not in data or "policy" not in weights:
+        raise UserError(f"{path}: is not a model that train.py saved; train anew")
+    return data, weights
 
 
 def _action_space(core: V2GCore) -> gym.Space[Any]:

@@ -26,7 +26,7 @@ class Regimes:
 
     def of(self, obs: Float32Array) -> list[BoolArray]:
         """Masks (...,) of dark, risky and calm observations (..., O)."""
-        dark = (obs[..., self.outage] > 0.5).any(-1)
+        dark: BoolArray = np.asarray((obs[..., self.outage] > 0.5).any(-1))
         risky = ~dark & (obs[..., self.risk] >= RISKY)
         return [dark, risky, ~dark & ~risky]
 

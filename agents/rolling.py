@@ -30,7 +30,7 @@ class Rolling(Agent):
         whole_stages: int = 1,
         reserve_h: float = 0.0,
         reserve_usd_kwh: float = 0.3,
-        dark_probability: float = 0.2,
+        dark_probability: float = 0.4,
         delay_usd_kwh: float = 0.02,
         time_limit_s: float = 10.0,
     ) -> None:
@@ -39,6 +39,7 @@ class Rolling(Agent):
         self.dark_probability, self.delay_usd_kwh = dark_probability, delay_usd_kwh
 
     def act(self, obs: Float32Array, info: dict[str, Any]) -> FloatArray:
+        """First stage of a new plan for every episode."""
         view: View = info["view"]
         p = view.plant.params
         horizon = min(round(self.horizon_h / p.dt_h), p.n_stages)
@@ -61,7 +62,8 @@ class Rolling(Agent):
         dark = view.outage[b] & (f.outage_probability[b, :horizon] >= self.dark_probability)
         names = ("buy_usd_kwh", "sell_usd_kwh", "pv_kw", "critical_kw", "other_kw", "feeder_scale")
         on = np.full(horizon, view.risk[b] >= view.plant.params.reserve.risk)
-        return Outlook(*(getattr(f, name)[b, :horizon] for name in names), np.zeros(horizon, np.int64), dark, on)
+        expected = (getattr(f, name)[b, :horizon] for name in names)
+        return Outlook._make((*expected, np.zeros(horizon, np.int64), dark, on))
 
     def _wanted_kwh(self, view: View, o: Outlook, b: int) -> FloatArray:
         """Energy to hold (H,) while an outage may still come."""
@@ -77,11 +79,18 @@ def plugged_vehicles(view: View, b: int, horizon: int) -> Vehicles:
     stays = left > horizon
     limit = np.maximum(view.charge_kw[b, socket], view.discharge_kw[b, socket])
     return Vehicles(
-        socket, np.zeros(len(socket), np.int64), np.minimum(left, horizon),
-        *(x[b, socket] for x in (view.energy_kwh, view.target_kwh, view.capacity_kwh, view.floor_kwh)), limit, stays,
+        socket=socket,
+        first=np.zeros(len(socket), np.int64),
+        last=np.minimum(left, horizon),
+        energy_kwh=view.energy_kwh[b, socket],
+        target_kwh=view.target_kwh[b, socket],
+        capacity_kwh=view.capacity_kwh[b, socket],
+        floor_kwh=view.floor_kwh[b, socket],
+        limit_kw=limit,
+        stays=stays,
     )
 
 
 def rolling_reserve() -> Rolling:
     """The rolling plan that keeps a reserve in proportion to the risk; tuned by ``benchmarks/tune_rivals.py``."""
-    return Rolling("rolling_reserve", reserve_h=12.0, reserve_usd_kwh=1.0)
+    return Rolling("rolling_reserve", reserve_h=30.0, reserve_usd_kwh=1.0)

@@ -141,4 +141,5 @@ class SB3VecEnv(VecEnv):
 def _row(info: Info, i: int) -> Info:
     """What a reset told of row ``i``."""
     keys = [key for key in info if f"_{key}" in info and info[f"_{key}"][i]]
-    return {key: info[key][i] for key in keys if not key.startswith(("final_", "cost_usd", "curtailed"))}
+    named = [key for key in keys if not key.startswith(("final_", "cost_usd", "curtailed"))]
+    return {key: info[key][i] if isinstance(info[key], np.ndarray) else info[key] for key in named}

@@ -6,7 +6,7 @@ a driver still needs counts at the shortfall's price, energy in store at a price
 """
 
 import inspect
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
@@ -36,7 +36,7 @@ class ShapedVecEnv(VecEnvWrapper):
         return {key: value for key, value in self.__dict__.items() if key != "class_attributes"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, class_attributes=dict(inspect.getmembers(type(self))))
+        vars(self).update(state, class_attributes=dict(inspect.getmembers(type(self))))
 
     def potential(self, obs: Float32Array) -> FloatArray:
         """Worth of the batteries (B,), in units of reward."""
@@ -44,13 +44,15 @@ class ShapedVecEnv(VecEnvWrapper):
         return sockets.sum(1, dtype=np.float64) @ self.weight
 
     def reset(self) -> Any:
-        obs = self.venv.reset()
+        """Begin every episode, whose potential counts as paid already."""
+        obs = cast(Float32Array, self.venv.reset())
         self._now = self.potential(obs)
         return obs
 
     def step_wait(self) -> Any:
+        """One stage of every row, its reward shaped."""
         obs, reward, done, infos = self.venv.step_wait()
-        later = self.potential(obs)
+        later = self.potential(cast(Float32Array, obs))
         shaped = reward + self.gamma * np.where(done, 0.0, later) - self._now
         self._now = later
         return obs, shaped.astype(np.float32), done, infos

@@ -5,6 +5,7 @@ that socket's mean action; the critic reads the latter and the mean of the embed
 two sockets swaps their actions, and a trained policy runs on any number of sockets.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 def mlp(sizes: list[int]) -> nn.Sequential:
     """Linear layers with tanh after each."""
-    return nn.Sequential(*(layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(a, b), nn.Tanh())))
+    return nn.Sequential(*(layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.Tanh())))
 
 
 class SocketActor(nn.Module):
@@ -33,6 +34,7 @@ class SocketActor(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, obs: Tensor) -> Tensor:
+        """Mean action (B, N) for observations (B, O)."""
         sockets = obs[:, self.n_shared :].unflatten(1, (-1, self.n_features))
         first = torch.tanh(self.shared(obs[:, : self.n_shared]).unsqueeze(1) + self.socket(sockets))
         return self.head(self.body(first)).squeeze(-1)
@@ -48,6 +50,7 @@ class FleetCritic(nn.Module):
         self.body = mlp([n_shared + 16, *hidden])
 
     def forward(self, obs: Tensor) -> Tensor:
+        """Features of the value head (B, hidden) for observations (B, O)."""
         sockets = obs[:, self.n_shared :].unflatten(1, (-1, self.n_features))
         return self.body(torch.cat([obs[:, : self.n_shared], self.embed(sockets).mean(1)], 1))
 
@@ -61,26 +64,38 @@ class SocketExtractor(nn.Module):
         self.latent_dim_pi, self.latent_dim_vf = n_sockets, critic[-1]
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Both for observations (B, O)."""
         return self.forward_actor(obs), self.forward_critic(obs)
 
     def forward_actor(self, obs: Tensor) -> Tensor:
+        """Mean action (B, N)."""
         return self.actor(obs)
 
     def forward_critic(self, obs: Tensor) -> Tensor:
+        """Features of the value head (B, hidden)."""
         return self.critic(obs)
 
 
 class SharedPolicy(ActorCriticPolicy):
     """``PPO(SharedPolicy, env, policy_kwargs={"n_features": 6})`` for ``Box`` actions, one a socket."""
 
-    def __init__(self, *args: Any, n_features: int = 6, actor: list[int] | None = None, critic: list[int] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        n_features: int = 6,
+        actor: list[int] | None = None,
+        critic: list[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.n_features, self.actor_hidden, self.critic_hidden = n_features, actor or [32, 32], critic or [64, 64]
         super().__init__(*args, **kwargs)
 
     def _build_mlp_extractor(self) -> None:
         n_sockets = self.action_space.shape[0]  # type: ignore[index]
         n_shared = self.features_dim - n_sockets * self.n_features
-        self.mlp_extractor = SocketExtractor(n_shared, self.n_features, n_sockets, self.actor_hidden, self.critic_hidden)  # type: ignore[assignment]
+        self.mlp_extractor = SocketExtractor(
+            n_shared, self.n_features, n_sockets, self.actor_hidden, self.critic_hidden
+        )  # type: ignore[assignment]
 
     def _build(self, lr_schedule: Schedule) -> None:
         ortho, self.ortho_init = self.ortho_init, False

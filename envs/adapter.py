@@ -31,7 +31,7 @@ def action_space(core: Core) -> spaces.Space[Any]:
     return spaces.MultiDiscrete(np.full(core.n_actions, core.n_choices))
 
 
-def observation_space(core: Core) -> spaces.Box:
+def observation_space(core: Core) -> spaces.Space[Any]:
     """Everything the core shows lies in [-1, 1]."""
     return spaces.Box(-1.0, 1.0, (len(core.labels),), np.float32)
 

@@ -36,7 +36,7 @@ def _merged(base: object, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _line(kind: type, err: ErrorDetails) -> str:
     """Key, value, what is wrong with it."""
-    if err["type"] == "value_error" and isinstance(inner := err["ctx"]["error"], UserError):
+    if isinstance(inner := err.get("ctx", {}).get("error"), UserError):
         return str(inner)
     parts = map(str, err["loc"])  # pydantic adds the types it tried, such as "tuple[int, ...]"
     path = ".".join(part for part in parts if part.isidentifier() or part.isdigit())

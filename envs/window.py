@@ -19,7 +19,7 @@ class Window:
     def show(self, frame: NDArray[np.uint8]) -> None:
         """Draw one frame and let the window answer to the user."""
         if self._figure is None:
-            self._open(frame)
+            self._figure, self._image = self._open(frame)
         self._image.set_data(frame)
         self._figure.canvas.draw_idle()
         self._figure.canvas.start_event_loop(0.001)
@@ -32,14 +32,16 @@ class Window:
             pyplot.close(self._figure)
             self._figure = self._image = None
 
-    def _open(self, frame: NDArray[np.uint8]) -> None:
+    def _open(self, frame: NDArray[np.uint8]) -> tuple[Any, Any]:
+        """A figure on the screen, and the image that fills it."""
         pyplot = _interactive_pyplot()
         height, width = frame.shape[:2]
-        self._figure = pyplot.figure(self._title, figsize=(width / 100, height / 100), dpi=100)
-        axes = self._figure.add_axes((0, 0, 1, 1))
+        figure: Any = pyplot.figure(self._title, figsize=(width / 100, height / 100), dpi=100)
+        axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
-        self._image = axes.imshow(frame)
-        self._figure.show()
+        image = axes.imshow(frame)
+        figure.show()
+        return figure, image
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_title": self._title, "_figure": None, "_image": None}
@@ -48,7 +50,7 @@ class Window:
 def _interactive_pyplot() -> Any:
     """pyplot with a backend that can open windows; ``UserError`` where there is none."""
     from matplotlib import get_backend, pyplot
-    from matplotlib.backends import BackendFilter, backend_registry
+    from matplotlib.backends.registry import BackendFilter, backend_registry
 
     backend = get_backend()
     windowed = backend_registry.list_builtin(BackendFilter.INTERACTIVE)

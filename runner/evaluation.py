@@ -11,6 +11,7 @@ import numpy as np
 from qevgrid.agents import LEARNERS, RIVALS, is_rival, load_object, make_rival
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.v2g.core import V2GCore
+from qevgrid.envs.v2g.files import report_lines
 from qevgrid.envs.v2g.params import PRICE_KINDS, SESSION_KINDS, V2GParams
 from qevgrid.envs.v2g.viewer import day_figure
 from qevgrid.runner import config as yaml_config
@@ -53,7 +54,9 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
     _check(request)
     params = held_out(request.config.env)
     core = V2GCore(params)
-    learned = {name: _load(Path(name), core) for name in request.names if not is_rival(name)}
+    for line in report_lines(core.files.report):
+        print(f"  {line}")
+    learned = {name: _load(Path(name), shown, core) for name, shown in _labels(request.names).items()}
     seeds = list(range(request.seed, request.seed + request.episodes))
     keep = _shown_days(core, seeds)
     played = _play_all(request, params, core, learned, seeds, keep)
@@ -61,7 +64,7 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
     rows = metrics.table(agents, played.get("idle"), played.get("optimum"), params.id)
     folder = _fresh(request)
     _write(folder, request, rows, agents, played)
-    _pictures(folder, rows, agents, [Path(n) for n in learned], keep)
+    _pictures(folder, rows, agents, {agent.name: Path(run) for run, agent in learned.items()}, keep)
     _tensorboard(folder, rows, agents, request.config)
     return rows
 
@@ -80,24 +83,44 @@ def _check(request: Request) -> None:
             make_rival(name)
         else:
             read_run(name)
-    repeated = {name for name in request.names if list(request.names).count(name) > 1}
+    same = [name if is_rival(name) else str(Path(name).resolve()) for name in request.names]
+    repeated = {name for name, one in zip(request.names, same, strict=True) if same.count(one) > 1}
     if repeated:
         raise UserError(f"{', '.join(sorted(repeated))}: named more than once; name each agent once")
     if request.episodes < 1:
         raise UserError(f"--episodes {request.episodes}: at least 1")
     if not 0 <= request.seed <= MAX_SEED - request.episodes:
         raise UserError(f"--seed {request.seed}: must lie in 0 to {MAX_SEED - request.episodes}; training uses the seeds beyond")
-    if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())) and not request.overwrite:
-        raise UserError(f"{request.out}: exists and is not empty; pass --overwrite, --out OTHER, or delete it")
-    if request.overwrite and (request.out / "config.yaml").exists():
-        raise UserError(f"{request.out}: holds a training run, which evaluate.py does not overwrite; pass --out OTHER")
+    if request.jobs is not None and request.jobs < 1:
+        raise UserError(f"--jobs {request.jobs}: at least 1; leave it out for all cores")
+    _check_out(request)
 
 
-def _load(path: Path, core: V2GCore) -> Any:
+def _check_out(request: Request) -> None:
+    """Only a new or empty folder is written to, only earlier results are replaced."""
+    out = request.out
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: this is a file, not a folder; pass --out OTHER")
+    names = [path.name for path in out.iterdir()] if out.is_dir() else []
+    if names and not request.overwrite:
+        raise UserError(f"{out}: exists and is not empty; pass --overwrite, --out OTHER, or delete it")
+    if names and "evaluation.json" not in names:
+        raise UserError(f"{out}: holds no earlier evaluation, and --overwrite deletes nothing else; pass --out OTHER")
+
+
+def _labels(names: Sequence[str]) -> dict[str, str]:
+    """Run folders and what the table calls them: the folder's name, or its path where that is not unique."""
+    runs = [name for name in names if not is_rival(name)]
+    short = [Path(run).name for run in runs]
+    unique = [bool(s) and s not in RIVALS and short.count(s) == 1 for s in short]
+    return {run: s if u else str(Path(run)) for run, s, u in zip(runs, short, unique, strict=True)}
+
+
+def _load(path: Path, label: str, core: V2GCore) -> Any:
     """A learned agent by its run folder, made for this environment."""
     folder = read_run(path)
     config = yaml_config.load_config(RunConfig, folder.config_yaml)
-    return load_object(LEARNERS[config.agent.kind]).load(folder.model_zip, path.name or str(path), core)
+    return load_object(LEARNERS[config.agent.kind]).load(folder.model_zip, label, core)
 
 
 def _shown_days(core: V2GCore, seeds: list[int]) -> list[int]:
@@ -146,12 +169,12 @@ def _write(
     )  # fmt: skip
 
 
-def _pictures(folder: RunFolder, rows: list[dict[str, Any]], agents: list[Episodes], runs: list[Path], keep: list[int]) -> None:
+def _pictures(folder: RunFolder, rows: list[dict[str, Any]], agents: list[Episodes], runs: dict[str, Path], keep: list[int]) -> None:
     figures = {"costs": cost_figure(rows), "scores": score_figure(rows)}
     for k in keep:
         dark = agents[0].traces[k].outage.any()
         figures[f"day_{'outage' if dark else 'calm'}"] = day_figure([e.traces[k] for e in agents])
-    curves = {run.name: curve for run in runs if (curve := _curve(run)) is not None}
+    curves = {name: curve for name, run in runs.items() if (curve := _curve(run)) is not None}
     if curves:
         lines = {e.agent: {"cost_usd": float(e.total_usd.mean())} for e in agents if e.agent in RIVALS and e.agent not in ("idle", "cheap", "llf")}
         figures["learning"] = learning_figure(curves | lines)

@@ -1,5 +1,6 @@
 """Training: configuration in, run folder out; resumable at every validation."""
 
+import dataclasses
 import shutil
 import sys
 import time
@@ -48,18 +49,30 @@ def train(config: RunConfig, out: str | Path, *, resume: bool = False, arguments
     model = ppo.build(config.agent, config.env, config.seed)
     for line in report_lines(core.files.report):
         print(f"  {line}")
-    folder.write_text(folder.config_yaml, yaml_config.dump(config))
-    folder.write_meta(arguments, config.seed)
-    return _Training(config, folder, core, model).run(resume)
+    return _Training(config, folder, core, model).run(resume, arguments)
 
 
 def _check_same(folder: RunFolder, config: RunConfig) -> None:
     """A resumed run must be the same run."""
-    if folder.config_yaml.read_text(encoding="utf-8") != yaml_config.dump(config):
-        raise UserError(
-            f"{folder.config_yaml}: differs from the configuration given; resume with the same keys "
-            f"(train.py --config {folder.config_yaml} --resume --out {folder.path}) or pass --out OTHER"
-        )
+    if folder.config_yaml.read_text(encoding="utf-8") == yaml_config.dump(config):
+        return
+    changed = _changed_keys(yaml_config.load_config(RunConfig, folder.config_yaml), config)
+    raise UserError(
+        f"{folder.config_yaml}: differs from the configuration given ({', '.join(changed) or 'in its keys'}); resume with "
+        f"the same keys (train.py --config {folder.config_yaml} --resume --out {folder.path}) or pass --out OTHER"
+    )
+
+
+def _changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ."""
+    found = []
+    for field in dataclasses.fields(old):
+        a, b = getattr(old, field.name), getattr(new, field.name)
+        if dataclasses.is_dataclass(a):
+            found += _changed_keys(a, b, f"{prefix}{field.name}.")
+        elif a != b:
+            found.append(prefix + field.name)
+    return found
 
 
 class _Training:
@@ -73,16 +86,19 @@ class _Training:
         self.next_eval = 0
         self.ruler: dict[str, Episodes] = {}
 
-    def run(self, resume: bool) -> RunFolder:
+    def run(self, resume: bool, arguments: Sequence[str]) -> RunFolder:
         done = self._resume() if resume else 0
-        self.writer = SummaryWriter(str(self.folder.path), purge_step=done or None)
+        self.ruler = self._measure_ruler()  # may fail, so before anything is written
+        self.folder.write_text(self.folder.config_yaml, yaml_config.dump(self.config))
+        self.folder.write_meta(arguments, self.config.seed)
+        self.writer = SummaryWriter(str(self.folder.path), purge_step=done + 1 if self.rows else None)
         output = TensorBoardOutputFormat.__new__(TensorBoardOutputFormat)
         output.writer, output._is_closed = self.writer, False
         self.model.set_logger(Logger(str(self.folder.path), [output]))
-        if not done:
+        if not self.rows:
             log.add_config(self.writer, yaml_config.dump(self.config))
             log.add_layout(self.writer, log.comparison_layout(LAYOUT_TAGS))
-        self.ruler = self._measure_ruler()
+        self._log_ruler()
         self.started = time.monotonic()
         with progress(self.config.total_steps, "training") as self.bar:
             self.bar.update(done)
@@ -118,13 +134,17 @@ class _Training:
         with progress(len(seeds) * len(RIVALS_SHOWN), "ruler", "day") as bar:
             for name in RIVALS_SHOWN:
                 found[name] = play_rival(name, self.config.env, seeds, advance=bar.update)
+        return found
+
+    def _log_ruler(self) -> None:
+        """One flat line a rival, in a folder of its own."""
+        found = self.ruler
         for name, row in zip(found, self._table(list(found.values()), found), strict=True):
             writer = SummaryWriter(str(self.folder.path / "rivals" / name))
             for tag, value in metrics.scalars(row, found[name]).items():
                 if value is not None:
                     log.flat_line(writer, tag, value, [0, self.config.total_steps])
             writer.close()
-        return found
 
     def _table(self, agents: list[Episodes], ruler: dict[str, Episodes]) -> list[dict[str, Any]]:
         return metrics.table(agents, ruler.get("idle"), ruler.get("optimum"), self.config.env.id)
@@ -197,7 +217,8 @@ def _telling_day(core: V2GCore, seeds: Sequence[int]) -> int:
 
 
 def _head(e: Episodes, n: int) -> Episodes:
-    """The first ``n`` episodes."""
+    """The first ``n`` episodes; all where ``n`` is 0."""
+    n = n or len(e.seeds)
     return Episodes(
         e.agent, e.seeds[:n], e.fingerprints[:n], e.cost_usd[:n], e.total_usd[:n], e.kpi[:n], e.outage[:n],
         e.ms_per_decision, e.parameters, {k: v[:n] for k, v in e.report.items()}, {},

@@ -23,7 +23,7 @@ def play_rival(
     advance: Callable[[int], object] = lambda episodes: None,
 ) -> Episodes:
     """Episodes of the rival ``name``; ``advance`` is told how many more are done."""
-    workers = min(jobs or os.cpu_count() or 1, len(seeds))
+    workers = min(jobs or os.cpu_count() or 1, -(-len(seeds) // CHUNK))
     if not make_rival(name).slow or workers == 1:
         episodes = play(V2GCore(params), make_rival(name), seeds, keep)
         advance(len(seeds))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from qevgrid.agents.base import Agent
-from qevgrid.envs.grid import sweep
 from qevgrid.envs.types import FloatArray
 from qevgrid.envs.v2g.core import Batch, V2GCore
+from qevgrid.envs.v2g.exact import solve_feeder
 from qevgrid.envs.v2g.env import stage_record, trace
 from qevgrid.envs.v2g.model import COST_TERMS
 from qevgrid.envs.v2g.trace import DayTrace
@@ -144,23 +144,12 @@ class _KpiSums:
         self._sweep(batch)
 
     def _sweep(self, batch: Batch) -> None:
-        plant, s, row, t = self.core.plant, batch.scenario, np.arange(batch.size), self.stage
-        if plant.feeder is None or plant.flow is None:
+        plant, s, t = self.core.plant, batch.scenario, self.stage
+        if plant.feeder is None:
             return
-        p = self.core.params
-        scale = s.feeder_scale[row, t][:, None]
-        kw, kvar = plant.feeder.load_kw * scale, plant.feeder.load_kvar * scale
-        ev = batch.outcome.charge_kw - batch.outcome.discharge_kw
-        for d, bus in enumerate(p.site.bus):
-            on = ~s.outage[row, t, d]
-            ev_kw = ev[:, plant.site == d].sum(1) * on
-            load_kw = (s.critical_kw[row, t, d] + s.other_kw[row, t, d]) * on
-            kw[:, bus] += load_kw + ev_kw - s.pv_kw[row, t, d] * on
-            kvar[:, bus] += p.site.tan_phi * load_kw + p.charger.tan_phi * ev_kw
-        alive = ~plant.flow.dead_bus[s.fault[row, t]]
-        result = sweep(plant.feeder, kw, kvar, alive=alive)
+        result = solve_feeder(plant, s, t, batch.outcome)
         self.sums["loss_kwh"] += self.dt * result.loss_kw
-        lowest = np.where(alive, result.v_pu, np.inf).min(1)
+        lowest = np.where(result.v_pu > 0, result.v_pu, np.inf).min(1)
         np.minimum(self.sums["v_min_pu"], lowest, out=self.sums["v_min_pu"])
 
     def result(self, cost: FloatArray) -> FloatArray:

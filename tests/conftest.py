@@ -7,9 +7,9 @@ V2G = Path(__file__).parents[1] / "envs" / "v2g"
 
 
 def drop_stale_kernels() -> None:
-    """Numba notices a change of ``kernel.py``, but not of ``model.py``, which it compiles in."""
-    changed = (V2G / "model.py").stat().st_mtime
-    for compiled in (V2G / "__pycache__").glob("kernel.*.nb[ci]"):
+    """Numba notices when a compiled file changes, but not the files that it compiles in."""
+    changed = max((V2G / f"{name}.py").stat().st_mtime for name in ("arrays", "kernel", "projection", "model"))
+    for compiled in (V2G / "__pycache__").glob("*.nb[ci]"):
         if compiled.stat().st_mtime < changed:
             compiled.unlink(missing_ok=True)
 

@@ -96,6 +96,23 @@ def test_batteries_follow_the_efficiencies_and_the_stage_length() -> None:
         assert batch.state.energy_kwh[0, 0] == pytest.approx(energy, abs=1e-12)
 
 
+def test_fifty_tiny_discharges_leave_the_battery() -> None:
+    """48 half hours of 5 W served take 48 * 0.5 * 0.005 / 0.8 = 0.15 kWh; nothing is rounded."""
+    core = world(site={"critical_blocks": 1})
+    scenario = by_hand(core, (CAR._replace(departure=48, stays=True),), critical=0.005, dark=np.ones(48))
+    found = cost_usd(core, scenario, -np.ones(48), 48)
+    assert not found["unserved_critical"].any()
+    assert found["terminal"][-1] == pytest.approx(-0.12 * (30 - 0.15), abs=1e-12)
+    assert found["wear"].sum() == pytest.approx(0.05 * 48 * 0.5 * 0.005, abs=1e-12)
+
+
+def test_the_callers_actions_stay_as_they_are() -> None:
+    core = world()
+    batch, action = begin(core, by_hand(core)), np.full((1, 1), 7.0)
+    batch.step(action)
+    assert action == 7.0
+
+
 def test_full_and_empty_batteries_bound_the_power() -> None:
     """2.25 kWh of room take 2.25 / (0.9 * 0.5) = 5 kW; 5 kWh above the floor give 5 * 0.8 / 0.5 = 8."""
     core = world()

@@ -58,8 +58,7 @@ def _is_change(wall_min: int, rules: Rules) -> bool:
     is_last = time.day + 7 > monthrange(time.year, time.month)[1]
     sundays = {(time.day - 1) // 7, -1 if is_last else (time.day - 1) // 7}
     return time.weekday() == 6 and any(
-        time.month == month and sunday in sundays and hour in hours
-        for month, sunday, hours in rules
+        time.month == month and sunday in sundays and hour in hours for month, sunday, hours in rules
     )
 
 
@@ -101,9 +100,7 @@ def _step_min(rows: PriceRows) -> int:
     step_min = int(values[numbers.argmax()]) if values.size else 0
     if step_min not in STEPS_MIN:
         found = f"{step_min} min" if step_min else "none, there is a single time"
-        raise UserError(
-            f"{rows.path}: the usual step between rows is {found}; give steps of 15, 30 or 60 min"
-        )
+        raise UserError(f"{rows.path}: the usual step between rows is {found}; give steps of 15, 30 or 60 min")
     off = diff_min % step_min != 0
     coarse = np.isin(diff_min, STEPS_MIN) & (diff_min > step_min)
     off |= coarse & (coarse.sum() > MIXED_SHARE * diff_min.size)
@@ -139,9 +136,7 @@ def _periods(rows: PriceRows, step_min: int, fill_h: float) -> Iterator[PriceRow
         yield rows.take(index)
 
 
-def _part(
-    rows: PriceRows, step_min: int, fill_h: float, counts: Counter[str]
-) -> tuple[IntArray, FloatArray]:
+def _part(rows: PriceRows, step_min: int, fill_h: float, counts: Counter[str]) -> tuple[IntArray, FloatArray]:
     """Return day (m,) and price (m, 96) of one period, m >= 1."""
     _check_gaps(rows, step_min, fill_h)
     _check_clock(rows)
@@ -204,9 +199,7 @@ def _wall_quarters(
     return first, (total / np.maximum(number, 1))[known]
 
 
-def _whole_days(
-    first: int, quarters: FloatArray, counts: Counter[str]
-) -> tuple[IntArray, FloatArray]:
+def _whole_days(first: int, quarters: FloatArray, counts: Counter[str]) -> tuple[IntArray, FloatArray]:
     """Cut off the incomplete days at both ends."""
     end = first + len(quarters)
     start_day, end_day = -(-first // QUARTERS), end // QUARTERS

@@ -72,9 +72,7 @@ def read_price_rows(path: str | Path, usd_per_eur: float) -> PriceRows:
     return _price_rows(table, "time", times, price)
 
 
-def _price_rows(
-    table: Csv, column: str, times: Sequence[Moment], price: NDArray[np.float64]
-) -> PriceRows:
+def _price_rows(table: Csv, column: str, times: Sequence[Moment], price: NDArray[np.float64]) -> PriceRows:
     has_offset = times[0].has_offset
     wall_min = np.array(list(_whole_minutes(table, column, times)), dtype=np.int64)
     true_min = np.array([round(time.instant_s / 60.0) for time in times], dtype=np.int64)
@@ -117,8 +115,7 @@ def _price_column(table: Csv) -> str:
     if len(names) != 1:
         found = f"{len(names)} price columns" if names else "no price column"
         raise UserError(
-            f"{table.path}: row 1: {found} in {table.columns!r:.200}; "
-            f"give exactly one of {', '.join(PLAIN_UNITS)}"
+            f"{table.path}: row 1: {found} in {table.columns!r:.200}; give exactly one of {', '.join(PLAIN_UNITS)}"
         )
     return names[0]
 

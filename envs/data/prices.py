@@ -58,9 +58,7 @@ def load_prices(path: str | Path, usd_per_eur: float = 1.08, fill_h: float = 3.0
     return PriceTable(days.day, days.price_usd_kwh, str(path), report)
 
 
-def price_days(
-    table: PriceTable, start_h: float, dt_h: float, stages: int
-) -> tuple[IntArray, FloatArray]:
+def price_days(table: PriceTable, start_h: float, dt_h: float, stages: int) -> tuple[IntArray, FloatArray]:
     """Return the windows of `stages` steps of `dt_h` hours from local hour `start_h` of each day.
 
     Returns day (k,), the day on which each window starts, and price (k, stages) in USD/kWh, the

@@ -60,18 +60,14 @@ class Fields:
     def error(self, column: str, problem: str, remedy: str) -> UserError:
         """Return the one-line error for a cell."""
         value = show(self.values.get(column))
-        return UserError(
-            f"{self.path}: {self.where}, column '{column}': {value} {problem}; {remedy}"
-        )
+        return UserError(f"{self.path}: {self.where}, column '{column}': {value} {problem}; {remedy}")
 
     def text(self, column: str) -> str:
         """Return the stripped cell, "" where it is empty, null or has no column."""
         value = self.values.get(column)
         return "" if value is None else str(value).strip()
 
-    def number(
-        self, column: str, low: float = -math.inf, high: float = math.inf, above: bool = False
-    ) -> float:
+    def number(self, column: str, low: float = -math.inf, high: float = math.inf, above: bool = False) -> float:
         """Return a finite number within [low, high], or (low, high] if `above`; NaN where empty."""
         if not self.text(column):
             return math.nan
@@ -121,9 +117,7 @@ def read_text(path: str | Path) -> str:
     except (OSError, EOFError, zlib.error):
         raise UserError(f"{path}: the gzip data is damaged; fetch or compress it again") from None
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: byte {error.start} is not UTF-8 text; save it as UTF-8 CSV or JSON"
-        ) from None
+        raise UserError(f"{path}: byte {error.start} is not UTF-8 text; save it as UTF-8 CSV or JSON") from None
     if not text.strip():
         raise UserError(f"{path}: is empty; give a file with data")
     return text

@@ -178,9 +178,7 @@ def _zoned_time(row: Fields, column: str, zone: ZoneInfo) -> Moment:
             return moment(time.astimezone(zone))
     except (ValueError, TypeError, OverflowError):
         pass
-    raise row.error(
-        column, "is not a time with offset", "write a time such as Wed, 25 Apr 2018 11:08:04 GMT"
-    )
+    raise row.error(column, "is not a time with offset", "write a time such as Wed, 25 Apr 2018 11:08:04 GMT")
 
 
 def _iso_or_http(text: str) -> datetime:

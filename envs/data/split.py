@@ -23,9 +23,7 @@ def split_days(days: IntArray, held_out_share: float = 0.25) -> tuple[IntArray, 
     """
     unique = np.unique(np.asarray(days, dtype=np.int64))
     if not 0.0 < held_out_share < 1.0:
-        raise UserError(
-            f"held_out_share={held_out_share!r} leaves no days; give one between 0 and 1"
-        )
+        raise UserError(f"held_out_share={held_out_share!r} leaves no days; give one between 0 and 1")
     if len(unique) < FEWEST_DAYS:
         raise UserError(
             f"only {len(unique)} different days to split into training and held out; "
@@ -44,8 +42,7 @@ def common_days(a: IntArray, b: IntArray) -> IntArray:
     both = np.intersect1d(a, b).astype(np.int64)
     if not both.size:
         raise UserError(
-            f"no day is in both files: one has {_range(a)}, the other {_range(b)}; "
-            "give files that overlap in time"
+            f"no day is in both files: one has {_range(a)}, the other {_range(b)}; give files that overlap in time"
         )
     return both
 

@@ -147,9 +147,7 @@ def lindistflow(feeder: Feeder, site_bus: Sequence[int]) -> LinDistFlow:
 def _site_array(feeder: Feeder, site_bus: Sequence[int]) -> IntArray:
     for bus in site_bus:
         if bus != int(bus) or not 0 <= bus < feeder.n_bus:
-            raise UserError(
-                f"site bus {bus} is not on feeder {feeder.name!r}; use 0..{feeder.n_bus - 1}"
-            )
+            raise UserError(f"site bus {bus} is not on feeder {feeder.name!r}; use 0..{feeder.n_bus - 1}")
     return np.array(site_bus, dtype=np.int64)
 
 
@@ -175,9 +173,7 @@ def _fault_rows(fault: npt.ArrayLike, n_case: int, n_row: int) -> IntArray:
 
 
 @nb.njit(cache=True)
-def _affine(
-    base: FloatArray, scale: FloatArray, fault: IntArray, site: FloatArray, per_site: FloatArray
-) -> FloatArray:
+def _affine(base: FloatArray, scale: FloatArray, fault: IntArray, site: FloatArray, per_site: FloatArray) -> FloatArray:
     """``scale * base[fault] + site @ per_site``, added up in one order whatever the batch."""
     n_case, n_out = len(site), base.shape[1]
     out = np.empty((n_case, n_out))

@@ -82,8 +82,7 @@ def _read(path: Path) -> "pandapowerNet":
         import pandapower
     except ImportError as error:
         raise UserError(
-            f"feeder file {str(path)!r} needs pandapower, which is not installed; "
-            "run: pip install pandapower"
+            f"feeder file {str(path)!r} needs pandapower, which is not installed; run: pip install pandapower"
         ) from error
     try:
         net = pandapower.from_json(str(path))
@@ -93,8 +92,7 @@ def _read(path: Path) -> "pandapowerNet":
     except Exception as error:  # whatever its decoder trips over
         cause = error
     raise UserError(
-        f"feeder file {str(path)!r} is not a pandapower net; "
-        "write one with pandapower.to_json(net, path)"
+        f"feeder file {str(path)!r} is not a pandapower net; write one with pandapower.to_json(net, path)"
     ) from cause
 
 
@@ -138,9 +136,7 @@ def _root(net: "pandapowerNet", node: dict[int, int]) -> int:
     if not buses:
         raise UserError("the feeder has no ext_grid in service; add one at the substation bus")
     if len(buses) > 1:
-        raise UserError(
-            f"the feeder has ext_grids at buses {buses}; keep one in service, at the substation"
-        )
+        raise UserError(f"the feeder has ext_grids at buses {buses}; keep one in service, at the substation")
     return buses[0]
 
 
@@ -156,7 +152,7 @@ def _lines(net: "pandapowerNet", node: dict[int, int], base_kv: float) -> Iterat
         if index in opened or a not in node or b not in node:
             continue
         ratio = base_kv / float(net["bus"].at[a, "vn_kv"])
-        ohm = float(row["length_km"]) / float(row.get("parallel", 1)) * ratio**2
+        ohm = float(row["length_km"]) / _or_one(row, "parallel") * ratio**2
         yield _Branch(
             label=f"line {index}",
             from_bus=node[a],
@@ -168,10 +164,15 @@ def _lines(net: "pandapowerNet", node: dict[int, int], base_kv: float) -> Iterat
 
 
 def _rating_a(row: "pd.Series") -> float:
-    limit_ka = float(row.get("max_i_ka", np.nan))
+    limit_ka = float(row["max_i_ka"]) if "max_i_ka" in row else np.nan
     if not limit_ka < _UNLIMITED_KA:
         return DEFAULT_RATING_A
-    return 1000.0 * limit_ka * float(row.get("df", 1.0)) * float(row.get("parallel", 1))
+    return 1000.0 * limit_ka * _or_one(row, "df") * _or_one(row, "parallel")
+
+
+def _or_one(row: "pd.Series", column: str) -> float:
+    """A factor that a net may leave out."""
+    return float(row[column]) if column in row else 1.0
 
 
 def _trafos(net: "pandapowerNet", node: dict[int, int], base_kv: float) -> Iterator[_Branch]:
@@ -180,7 +181,7 @@ def _trafos(net: "pandapowerNet", node: dict[int, int], base_kv: float) -> Itera
         a, b = int(row["hv_bus"]), int(row["lv_bus"])
         if index in opened or a not in node or b not in node:
             continue
-        sn_mva = float(row["sn_mva"]) * float(row.get("parallel", 1))
+        sn_mva = float(row["sn_mva"]) * _or_one(row, "parallel")
         ratio = float(row["vn_lv_kv"]) / float(net["bus"].at[b, "vn_kv"]) * base_kv
         percent_ohm = ratio**2 / sn_mva / 100.0
         r_percent, z_percent = float(row["vkr_percent"]), float(row["vk_percent"])
@@ -190,7 +191,7 @@ def _trafos(net: "pandapowerNet", node: dict[int, int], base_kv: float) -> Itera
             to_bus=node[b],
             r_ohm=r_percent * percent_ohm,
             x_ohm=np.sqrt(z_percent**2 - r_percent**2) * percent_ohm,
-            rating_a=1000.0 * sn_mva * float(row.get("df", 1.0)) / (np.sqrt(3.0) * base_kv),
+            rating_a=1000.0 * sn_mva * _or_one(row, "df") / (np.sqrt(3.0) * base_kv),
         )
 
 
@@ -244,8 +245,9 @@ def _assemble(
     number = {rep: here for here, rep in enumerate(numbering)}
     load_kw, load_kvar = np.zeros((2, len(numbering)))
     for _, row in _live(net, "load").iterrows():
-        if row["bus"] in node:
-            here = number[node[row["bus"]]]
+        bus = int(row["bus"])
+        if bus in node:
+            here = number[node[bus]]
             load_kw[here] += 1000.0 * row["p_mw"] * row["scaling"]
             load_kvar[here] += 1000.0 * row["q_mvar"] * row["scaling"]
     return Feeder(

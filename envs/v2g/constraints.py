@@ -101,12 +101,21 @@ def violated(found: dict[str, FloatArray]) -> dict[str, float]:
 def _stage(plant: Plant, scenario: Scenario, before: Snapshot, out: StageResult, after: Snapshot) -> _Stage:
     t, b = before.stage, np.arange(len(before.stage))
     names = ("critical_kw", "other_kw", "pv_kw", "outage", "fault", "feeder_scale")
-    now = [getattr(scenario, name)[b, t] for name in names]
-    sums = [_by_site(plant, power) for power in (out.charge_kw, out.discharge_kw)]
+    now = {name: getattr(scenario, name)[b, t] for name in names}
     charger = plant.params.charger
     efficiency = (plant.params.dt_h, charger.eta_charge, charger.eta_discharge)
     later = model.energy_next_kwh(before.energy_kwh, out.charge_kw, out.discharge_kw, *efficiency)
-    return _Stage(plant, before, after, out, *sums, *now, _vehicles(scenario, before), later)
+    return _Stage(
+        plant=plant,
+        before=before,
+        after=after,
+        out=out,
+        charge_kw=_by_site(plant, out.charge_kw),
+        discharge_kw=_by_site(plant, out.discharge_kw),
+        vehicle=_vehicles(scenario, before),
+        next_kwh=later,
+        **now,
+    )
 
 
 def _by_site(plant: Plant, power_kw: FloatArray) -> FloatArray:

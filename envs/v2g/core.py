@@ -7,7 +7,7 @@ import numpy as np
 
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import BoolArray, Float32Array, FloatArray, IntArray
-from qevgrid.envs.v2g import kernel, model, observe
+from qevgrid.envs.v2g import arrays, exact, kernel, model, observe
 from qevgrid.envs.v2g.files import load_days
 from qevgrid.envs.v2g.forecast import Forecast, forecast
 from qevgrid.envs.v2g.params import PRICE_KINDS, V2GParams
@@ -15,8 +15,8 @@ from qevgrid.envs.v2g.plant import Plant, build_plant
 from qevgrid.envs.v2g.scenario import Sampler, Scenario
 from qevgrid.envs.v2g.sessions import Sessions
 
-SESSION_FIELDS = ("arrival", "departure", "declared", "energy_kwh", "target_kwh", "capacity_kwh", "floor_kwh", "limit_kw", "stays")
-WORLD_FIELDS = ("buy_usd_kwh", "sell_usd_kwh", "pv_kw", "critical_kw", "other_kw", "feeder_scale", "fault", "outage", "risk")
+EXOGENOUS = arrays.World._fields[: arrays.World._fields.index("arrival")]
+"""Fields of the kernel's world that a scenario has under the same name; its sessions follow."""
 NOTHING = np.empty((0, 0), np.float32)
 
 
@@ -59,7 +59,6 @@ class V2GCore:
         self.tabulator = observe.Tabulator(params, self.sampler.clock_h, self.price_scale_usd_kwh)
         self.arrays = _kernel_arrays(self.plant)
         self.labels = observe.labels(params)
-        self.n_known = len(observe.known_labels(params))
         self.weights = model.term_weights(params.cost)
         self.levels = np.linspace(-1.0, 1.0, params.n_levels)
 
@@ -129,18 +128,19 @@ class Batch:
     def __init__(self, core: V2GCore, size: int) -> None:
         self.core, self.size = core, size
         n, d = core.n_sockets, core.plant.n_sites
-        self.state = kernel.State(
-            np.full(size, core.n_stages, np.int64), np.zeros((size, n), np.int64), np.zeros((size, n), bool), np.zeros((size, n))
+        self.state = arrays.State(
+            stage=np.full(size, core.n_stages, np.int64),
+            slot=np.zeros((size, n), np.int64),
+            plugged=np.zeros((size, n), bool),
+            energy_kwh=np.zeros((size, n)),
         )
-        site = [np.zeros((size, d)) for _ in range(4)]
-        self.outcome = kernel.Outcome(
-            np.zeros((size, n)), np.zeros((size, n)), *site, np.zeros((size, len(model.COST_TERMS))),
-            np.zeros(size), np.zeros(size), np.zeros(size), np.zeros(size),
-        )
+        socket, site, episode = [(size, n)] * 2, [(size, d)] * 4, [(size,)] * 4
+        shapes = (*socket, *site, (size, len(model.COST_TERMS)), *episode)
+        self.outcome = arrays.Outcome._make(np.zeros(shape) for shape in shapes)
         r = len(core.plant.rows.low)
-        self._scratch = kernel.Scratch(*(np.zeros(k) for k in (d, d, d, r, r, r)))
+        self._scratch = arrays.Scratch._make(np.zeros(k) for k in (d, d, d, r, r, r))
         self.scenario: Scenario
-        self.world: kernel.World
+        self.world: arrays.World
         self._running = False
 
     def start(self, rows: IntArray, rngs: list[np.random.Generator]) -> None:
@@ -164,7 +164,12 @@ class Batch:
         Where ``out`` (B, O) is given, the observations after the stage are written to it.
         """
         obs = NOTHING if out is None else out
+        before = self.state.stage.copy() if self.core.params.grid.model == "sweep" else None
         kernel.step(self.core.arrays, self.world, self.state, self.outcome, self._scratch, action, obs)
+        if before is not None:
+            last = self.core.n_stages - 1
+            live = np.flatnonzero(before <= last)
+            exact.reprice(self.core.plant, self.scenario, np.minimum(before, last), self.outcome, live)
 
     def observe(self, out: Float32Array | None = None) -> Float32Array:
         """Observations (B, O), written to ``out`` when given."""
@@ -183,16 +188,26 @@ class Batch:
         s, w, plant = self.state, self.world, self.core.plant
         slot = np.minimum(s.slot, w.arrival.shape[-1] - 1)[..., None]
 
-        def of_vehicle(x: FloatArray) -> FloatArray:
+        def of_vehicle(x: Any) -> Any:
             return np.where(s.plugged, np.take_along_axis(x, slot, -1)[..., 0], 0)
 
         limit = of_vehicle(w.limit_kw)
         at = np.minimum(s.stage, self.core.n_stages - 1)
         row = np.arange(self.size)
         return View(
-            s.stage.copy(), s.plugged.copy(), s.energy_kwh.copy(), of_vehicle(w.target_kwh), of_vehicle(w.capacity_kwh),
-            of_vehicle(w.floor_kwh), of_vehicle(w.declared), np.minimum(plant.charge_kw, limit), np.minimum(plant.discharge_kw, limit),
-            w.outage[row, at], w.risk[row, at], plant, self.scenario,
+            stage=s.stage.copy(),
+            plugged=s.plugged.copy(),
+            energy_kwh=s.energy_kwh.copy(),
+            target_kwh=of_vehicle(w.target_kwh),
+            capacity_kwh=of_vehicle(w.capacity_kwh),
+            floor_kwh=of_vehicle(w.floor_kwh),
+            declared=of_vehicle(w.declared),
+            charge_kw=np.minimum(plant.charge_kw, limit),
+            discharge_kw=np.minimum(plant.discharge_kw, limit),
+            outage=w.outage[row, at],
+            risk=w.risk[row, at],
+            plant=plant,
+            _scenario=self.scenario,
         )
 
     def mask(self) -> BoolArray:
@@ -208,10 +223,11 @@ def _expand(scenario: Scenario, size: int) -> Scenario:
     def empty(x: np.ndarray) -> np.ndarray:
         return np.zeros((size, *x.shape[1:]), x.dtype)
 
-    return Scenario(*(Sessions(*map(empty, f)) if isinstance(f, Sessions) else empty(f) for f in scenario))
+    return Scenario._make(Sessions._make(map(empty, f)) if isinstance(f, Sessions) else empty(f) for f in scenario)
 
 
 def _assign(target: Scenario, rows: IntArray, source: Scenario) -> None:
+    """Copy ``source`` (batch axis = ``rows``) into ``target``, in place."""
     at = slice(None) if len(rows) == len(target.buy_usd_kwh) == 1 else rows  # a slice is cheaper
     for mine, new in zip(target, source, strict=True):
         if isinstance(mine, Sessions):
@@ -221,22 +237,50 @@ def _assign(target: Scenario, rows: IntArray, source: Scenario) -> None:
             mine[at] = new
 
 
-def _world(scenario: Scenario, known: Float32Array) -> kernel.World:
+def _world(scenario: Scenario, known: Float32Array) -> arrays.World:
     """The kernel's view of the same arrays (no copies)."""
-    exogenous = [getattr(scenario, name) for name in WORLD_FIELDS]
-    return kernel.World(*exogenous, *(getattr(scenario.sessions, name) for name in SESSION_FIELDS), known)
+    exogenous = (getattr(scenario, name) for name in EXOGENOUS)
+    return arrays.World._make((*exogenous, *scenario.sessions, known))
 
 
-def _kernel_arrays(plant: Plant) -> kernel.PlantArrays:
+def _kernel_arrays(plant: Plant) -> arrays.PlantArrays:
+    """Plant and prices as the kernel reads them."""
     p, rows = plant.params, plant.rows
-    constants = (
-        p.dt_h, p.charger.eta_charge, p.charger.eta_discharge, p.charger.taper_soc,
-        p.reserve.share, p.reserve.risk, p.reserve.hours_h, p.reward_scale,
-        p.n_stages / p.days, plant.charge_kw.max(), max(plant.charge_kw.sum(), 1e-9),
+    return arrays.PlantArrays(
+        site=plant.site,
+        charge_min_kw=plant.charge_min_kw,
+        charge_step_kw=plant.charge_step_kw,
+        charge_kw=plant.charge_kw,
+        discharge_kw=plant.discharge_kw,
+        discharge_min_kw=plant.discharge_min_kw,
+        no_step_kw=np.zeros(plant.n_sockets),
+        load_coef=np.ascontiguousarray(rows.load_coef.T),
+        ev_coef=np.ascontiguousarray(rows.ev_coef.T),
+        pv_coef=np.ascontiguousarray(rows.pv_coef.T),
+        base=np.ascontiguousarray(rows.base),
+        low=np.ascontiguousarray(rows.low),
+        high=np.ascontiguousarray(rows.high),
+        generator_kw=p.site.per_site("generator_kw"),
+        prices=model.unit_prices(p.cost),
+        weights=model.term_weights(p.cost),
+        constants=_constants(plant),
+        n_critical=p.site.critical_blocks,
+        n_other=p.site.other_blocks,
     )
-    return kernel.PlantArrays(
-        plant.site, plant.charge_min_kw, plant.charge_step_kw, plant.charge_kw, plant.discharge_kw, plant.discharge_min_kw,
-        np.zeros(plant.n_sockets), *map(np.ascontiguousarray, (rows.load_coef.T, rows.ev_coef.T, rows.pv_coef.T, rows.base, rows.low, rows.high)),
-        p.site.per_site("generator_kw"), model.unit_prices(p.cost), model.term_weights(p.cost),
-        np.array(constants), p.site.critical_blocks, p.site.other_blocks,
-    )
+
+
+def _constants(plant: Plant) -> FloatArray:
+    """The single numbers that the kernel reads, each where ``arrays`` says."""
+    p, values = plant.params, np.empty(arrays.N_CONSTANTS)
+    values[arrays.DT_H] = p.dt_h
+    values[arrays.ETA_CHARGE] = p.charger.eta_charge
+    values[arrays.ETA_DISCHARGE] = p.charger.eta_discharge
+    values[arrays.TAPER_SOC] = p.charger.taper_soc
+    values[arrays.RESERVE_SHARE] = p.reserve.share
+    values[arrays.RESERVE_RISK] = p.reserve.risk
+    values[arrays.RESERVE_HOURS_H] = p.reserve.hours_h
+    values[arrays.REWARD_SCALE] = p.reward_scale
+    values[arrays.PER_DAY] = p.n_stages / p.days
+    values[arrays.POWER_SCALE_KW] = plant.charge_kw.max()
+    values[arrays.FLEET_KW] = max(plant.charge_kw.sum(), 1e-9)
+    return values

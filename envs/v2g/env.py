@@ -51,7 +51,7 @@ class V2GEnv(CoreEnv):
         charges, < 0 discharges. ``action="levels"``: ``MultiDiscrete([L] * N)``, level 0 full
         discharge, L - 1 full charge, the one in the middle off. Every action is legal: values
         beyond [-1, 1] are clipped and the rest is projected onto what vehicles, chargers, lines
-        and islands allow (rules in ``kernel.py``). NaN or a wrong shape is a ``UserError``.
+        and islands allow (rules in ``projection.py``). NaN or a wrong shape is a ``UserError``.
 
     Reward:
         Minus the weighted cost of the stage in USD, times ``reward_scale`` (0.01).

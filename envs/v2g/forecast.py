@@ -1,14 +1,15 @@
 """What may be known at stage t of the stages ahead. Nothing here reads a later stage's deviation."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qevgrid.envs.types import FloatArray, IntArray
 from qevgrid.envs.v2g.model import sell_usd_kwh
 from qevgrid.envs.v2g.params import OutageParams, V2GParams
-from qevgrid.envs.v2g.plant import LOAD_CEILING
+from qevgrid.envs.v2g.plant import LOAD_CEILING, build_plant
 from qevgrid.envs.v2g.scenario import LOAD_PHI_H, MAX_OUTAGE_H, PRICE_PHI_H, PV_PHI_H, Scenario, survival
 
 SURVIVAL_GRID = 281
@@ -26,7 +27,9 @@ class Forecast(NamedTuple):
     outage_probability: FloatArray  # (B, H, D)
 
 
-def ahead(profile: FloatArray, dev: FloatArray, phi_h: float, dt_h: float, stage: IntArray, leads: IntArray, period: int) -> FloatArray:
+def ahead(
+    profile: FloatArray, dev: FloatArray, phi_h: float, dt_h: float, stage: IntArray, leads: IntArray, period: int
+) -> FloatArray:
     """Profile times the fading deviation: ``stage`` (B, K) or (K,) for all, ``leads`` (L,) -> (B, K, L).
 
     Beyond the end of the arrays the profile of the same clock time one day earlier stands in.
@@ -76,18 +79,29 @@ def outage_probability(
     elapsed_h = outage_elapsed(scenario, p.dt_h) if elapsed_h is None else elapsed_h
     shared = stage.ndim == 1
     dark = _at(scenario.outage, stage, shared)
-    hours = p.dt_h * leads
+    hours = np.asarray(p.dt_h * leads, float)
     lasted = np.maximum(_at(elapsed_h, stage, shared) - p.dt_h / 2, 0.0)  # it began between two stages
-    still = survival(p.outage, lasted[..., None, :] + hours[:, None]) / np.maximum(survival(p.outage, lasted)[..., None, :], 1e-12)
+    still = survival(p.outage, lasted[..., None, :] + hours[:, None]) / np.maximum(
+        survival(p.outage, lasted)[..., None, :], 1e-12
+    )
     published = (scenario.risk, scenario.window_open, scenario.window_close)
     risk, opens, closes = (_at(x, stage, shared)[..., None] for x in published)
     begin = np.maximum(opens, stage[..., None])
     span_h = np.maximum(closes - begin, 1e-9) * p.dt_h
-    target_h = (stage[..., None] + leads) * p.dt_h
+    target_h = np.asarray((stage[..., None] + leads) * p.dt_h, float)
     latest = np.minimum(target_h, closes * p.dt_h)
     coming = _integral(p.outage, target_h - begin * p.dt_h) - _integral(p.outage, target_h - latest)
     fresh = np.clip(risk * np.where(target_h > begin * p.dt_h, coming, 0.0) / span_h, 0.0, 1.0)
-    return np.where(dark[..., None, :], still, fresh[..., None])
+    return np.where(dark[..., None, :], still, fresh[..., None] * _hit_share(p))
+
+
+@functools.lru_cache(maxsize=32)
+def _hit_share(p: V2GParams) -> FloatArray:
+    """Share of the outages that leave each site without supply, (D,)."""
+    dead = build_plant(p).fault_site
+    wide = p.outage.feeder_wide_share
+    share: FloatArray = wide + (1 - wide) * dead[dead.any(1)].mean(0)
+    return share
 
 
 def outage_elapsed(scenario: Scenario, dt_h: float) -> FloatArray:
@@ -98,7 +112,7 @@ def outage_elapsed(scenario: Scenario, dt_h: float) -> FloatArray:
     return np.where(out, (t - last_on) * dt_h, 0.0)
 
 
-def _at(x: FloatArray, stage: IntArray, shared: bool) -> FloatArray:
+def _at(x: NDArray[Any], stage: IntArray, shared: bool) -> NDArray[Any]:
     """``x`` (B, T, ...) at ``stage`` (B, ...), or (...) ``shared`` by all rows; the last stage stands for the end."""
     index = np.minimum(stage, x.shape[1] - 1)
     row = slice(None) if shared else np.arange(len(x)).reshape(-1, *[1] * (index.ndim - 1))

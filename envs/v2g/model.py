@@ -57,7 +57,9 @@ def unit_prices(cost: CostParams) -> FloatArray:
 
 
 @register_jitable
-def energy_next_kwh(energy_kwh: Any, charge_kw: Any, discharge_kw: Any, dt_h: float, eta_charge: float, eta_discharge: float) -> Any:
+def energy_next_kwh(
+    energy_kwh: Any, charge_kw: Any, discharge_kw: Any, dt_h: float, eta_charge: float, eta_discharge: float
+) -> Any:
     """Battery energy after one stage, (4) with the stage length that the paper leaves out."""
     return energy_kwh + dt_h * (eta_charge * charge_kw - discharge_kw / eta_discharge)
 

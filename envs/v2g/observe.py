@@ -23,10 +23,12 @@ def known_labels(p: V2GParams) -> list[str]:
     """Names of the entries that the scenario decides."""
     names = ["clock_sin", "clock_cos", "buy_price", "sell_price"]
     names += [f"buy_price_in_{h:g}h" for h in PRICE_LEADS_H]
-    names += ["price_above_mean_ahead", "price_above_least_ahead", "risk", "window_opens_in_days", "window_closes_in_days"]
-    for d in range(p.site.count):
-        names += [f"site{d}_{x}" for x in ("outage", "outage_days", "critical", "other", "pv", f"pv_in_{SITE_LEAD_H:g}h", f"other_in_{SITE_LEAD_H:g}h")]
-        names += [f"site{d}_outage_in_{h:g}h" for h in OUTAGE_LEADS_H]
+    names += ["price_above_mean_ahead", "price_above_least_ahead"]
+    names += ["risk", "window_opens_in_days", "window_closes_in_days"]
+    site = ["outage", "outage_days", "critical", "other", "pv"]
+    site += [f"pv_in_{SITE_LEAD_H:g}h", f"other_in_{SITE_LEAD_H:g}h"]
+    site += [f"outage_in_{h:g}h" for h in OUTAGE_LEADS_H]
+    names += [f"site{d}_{name}" for d in range(p.site.count) for name in site]
     return names
 
 

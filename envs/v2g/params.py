@@ -1,6 +1,5 @@
 """Parameters of the V2G world: every number that a user may set, with its unit, default and source."""
 
-import dataclasses
 from typing import Annotated, Literal
 
 import numpy as np
@@ -10,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import FloatArray
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Efficiency = Annotated[float, Field(gt=0, le=1)]
@@ -58,7 +57,9 @@ class SessionParams:
 class SiteParams:
     """The sites on the feeder. One number serves all sites; a list gives one value a site."""
 
-    bus: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, description="feeder bus of each site")] = (17,)
+    bus: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, description="feeder bus of each site")
+    ] = (17,)
     critical_kw: Annotated[PerSite, Field(description="peak of the critical load")] = 60.0
     other_kw: Annotated[PerSite, Field(description="peak of the other load")] = 60.0
     critical_blocks: Annotated[int, Field(ge=1, le=16, description="blocks in which it is picked up in an island")] = 4
@@ -70,6 +71,7 @@ class SiteParams:
 
     @property
     def count(self) -> int:
+        """D, sites on the feeder."""
         return len(self.bus)
 
     def per_site(self, name: str) -> FloatArray:
@@ -84,9 +86,15 @@ class OutageParams:
     share: Annotated[Share, Field(description="share of the days with an outage")] = 0.30
     median_h: Annotated[float, Field(gt=0, description="median duration (lognormal)")] = 5.0
     sigma: Annotated[float, Field(ge=0, le=2, description="spread of the log duration")] = 0.5
-    window_h: Annotated[tuple[NonNegative, NonNegative], Field(description="earliest and latest start, hours after the day's start")] = (3.0, 15.0)
-    lead_h: Annotated[tuple[NonNegative, NonNegative], Field(description="storm watch: shortest and longest warning")] = (3.0, 8.0)
-    feeder_wide_share: Annotated[Share, Field(description="outages that hit every site (the rest: one random line)")] = 0.5
+    window_h: Annotated[
+        tuple[NonNegative, NonNegative], Field(description="earliest and latest start, hours after the day's start")
+    ] = (3.0, 15.0)
+    lead_h: Annotated[
+        tuple[NonNegative, NonNegative], Field(description="storm watch: shortest and longest warning")
+    ] = (3.0, 8.0)
+    feeder_wide_share: Annotated[
+        Share, Field(description="outages that hit every site (the rest: one random line)")
+    ] = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -94,8 +102,12 @@ class GridParams:
     """The feeder between the sites and the substation."""
 
     feeder: Annotated[str, Field(description="case33bw, none, or a pandapower net saved as JSON")] = "case33bw"
-    model: Annotated[Literal["lindistflow", "sweep"], Field(description="what prices violations; with sweep the optimum is a bound")] = "lindistflow"
-    load_scale: Annotated[float, Field(ge=0, le=2, description="daily peak of the feeder's own load over nominal")] = 0.75
+    model: Annotated[
+        Literal["lindistflow", "sweep"], Field(description="what prices violations; with sweep the optimum is a bound")
+    ] = "lindistflow"
+    load_scale: Annotated[float, Field(ge=0, le=2, description="daily peak of the feeder's own load over nominal")] = (
+        0.75
+    )
     v_min_pu: Annotated[float, Field(gt=0.5, lt=1)] = 0.90
     v_max_pu: Annotated[float, Field(gt=1, lt=1.5)] = 1.10
     v_margin_pu: Annotated[float, Field(ge=0, lt=0.05, description="safety for LinDistFlow's error")] = 0.010
@@ -105,7 +117,9 @@ class GridParams:
 class ReserveParams:
     """Spinning reserve of (7): power that could be held for ``hours_h`` if supply failed now."""
 
-    share: Annotated[NonNegative, Field(description="of the critical load, while the risk is above the threshold")] = 0.5
+    share: Annotated[NonNegative, Field(description="of the critical load, while the risk is above the threshold")] = (
+        0.5
+    )
     risk: Annotated[Share, Field(description="published outage probability that calls for it")] = 0.5
     hours_h: Annotated[float, Field(gt=0)] = 1.0
 
@@ -135,16 +149,23 @@ class V2GParams:
     """``qevgrid/V2G-v0``. ``gym.make("qevgrid/V2G-v0", n_sockets=50, site={"pv_kw": 100})`` sets any of them."""
 
     id: Literal["qevgrid/V2G-v0"] = "qevgrid/V2G-v0"
-    n_sockets: Annotated[int, Field(ge=1, le=10_000, description="charging sockets, dealt out to the sites in turn")] = 30
+    n_sockets: Annotated[
+        int, Field(ge=1, le=10_000, description="charging sockets, dealt out to the sites in turn")
+    ] = 30
     dt_h: Annotated[float, Field(gt=0, le=1, description="length of a stage")] = 0.25
     days: Annotated[int, Field(ge=1, le=14, description="length of an episode")] = 1
     start_h: Annotated[
-        float | None, Field(ge=0, lt=24, description="clock hour of stage 0; null: noon, or the emptiest hour of the session file")
+        float | None,
+        Field(ge=0, lt=24, description="clock hour of stage 0; null: noon, or the emptiest hour of the session file"),
     ] = None
-    action: Annotated[Literal["box", "levels"], Field(description="Box[-1,1] a socket, or MultiDiscrete levels")] = "box"
+    action: Annotated[Literal["box", "levels"], Field(description="Box[-1,1] a socket, or MultiDiscrete levels")] = (
+        "box"
+    )
     n_levels: Annotated[int, Field(ge=3, le=21, description="levels from full discharge to full charge (odd)")] = 5
     reward_scale: Annotated[float, Field(gt=0, description="reward = -cost_usd * reward_scale")] = 0.01
-    sessions: Annotated[str, Field(description="residential, workplace, public, fleet, mixed, or a CSV/JSON file")] = "mixed"
+    sessions: Annotated[str, Field(description="residential, workplace, public, fleet, mixed, or a CSV/JSON file")] = (
+        "mixed"
+    )
     prices: Annotated[str, Field(description="tou, day_ahead, or a CSV file")] = "tou"
     split: Annotated[
         Literal["train", "held_out", "all"], Field(description="which days of the files (by date) are drawn")
@@ -173,6 +194,7 @@ class V2GParams:
 
     @property
     def n_stages(self) -> int:
+        """T, stages of an episode."""
         return round(24 * self.days / self.dt_h)
 
 
@@ -191,7 +213,10 @@ def _problems(p: V2GParams) -> list[str]:
         found.append(f"n_sockets={p.n_sockets}: fewer than the {p.site.count} sites; give every site a socket")
     cheapest = min(p.cost.voll_critical_usd_kwh, p.cost.voll_other_usd_kwh)
     if p.cost.generator_usd_kwh > cheapest:
-        found.append(f"cost.generator_usd_kwh={p.cost.generator_usd_kwh}: above the value of the load it serves ({cheapest}); lower it")
+        found.append(
+            f"cost.generator_usd_kwh={p.cost.generator_usd_kwh}: above the value of the load it "
+            f"serves ({cheapest}); lower it"
+        )
     for name in ("window_h", "lead_h"):
         low, high = getattr(p.outage, name)
         if high < low:
@@ -200,8 +225,3 @@ def _problems(p: V2GParams) -> list[str]:
     if hours[0] != 0 or sorted(set(hours)) != hours or hours[-1] >= 24:
         found.append(f"tariff_usd_kwh: hours {hours} must start at 0, rise and stay below 24")
     return found
-
-
-def replace(params: V2GParams, **changes: object) -> V2GParams:
-    """Validated copy with some keys changed."""
-    return dataclasses.replace(params, **changes)

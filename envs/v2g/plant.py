@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qevgrid.envs.errors import UserError
 from qevgrid.envs.grid import Feeder, LinDistFlow, lindistflow, load_feeder
 from qevgrid.envs.types import BoolArray, FloatArray, IntArray
-from qevgrid.envs.errors import UserError
 from qevgrid.envs.v2g.params import GridParams, SiteParams, V2GParams
 
 VOLTS_PER_PHASE = 230.0
@@ -31,11 +31,13 @@ class NetworkRows:
     base: FloatArray  # (F, R) contribution of the feeder's own load at scale 1, by fault
     low: FloatArray  # (R,)
     high: FloatArray  # (R,)
+    scale: FloatArray  # (R,) native units (kW, kvar, p.u. of squared voltage) per unit of the row
 
     def take(self, keep: BoolArray) -> "NetworkRows":
+        """The rows where ``keep`` (R,) holds."""
         name = tuple(n for n, k in zip(self.name, keep, strict=True) if k)
         parts = (self.load_coef[keep], self.ev_coef[keep], self.pv_coef[keep])
-        return NetworkRows(name, *parts, self.base[:, keep], self.low[keep], self.high[keep])
+        return NetworkRows(name, *parts, self.base[:, keep], self.low[keep], self.high[keep], self.scale[keep])
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,12 @@ class Plant:
 
     @property
     def n_sockets(self) -> int:
+        """N."""
         return len(self.site)
 
     @property
     def n_sites(self) -> int:
+        """D."""
         return self.fault_site.shape[1]
 
 
@@ -82,7 +86,9 @@ def build_plant(params: V2GParams) -> Plant:
     ratings = np.asarray(charger.power_kw, float)
     charge_kw = ratings[np.arange(n) % len(ratings)]
     charge_min = minimum_kw(charge_kw, charger.min_current_a)
-    can_discharge = np.floor((np.arange(n) + 1) * charger.v2g_share + 1e-9) > np.floor(np.arange(n) * charger.v2g_share + 1e-9)
+    can_discharge = np.floor((np.arange(n) + 1) * charger.v2g_share + 1e-9) > np.floor(
+        np.arange(n) * charger.v2g_share + 1e-9
+    )
     step = VOLTS_PER_PHASE * phases(charge_kw) / 1000.0 * charger.integer_amperes
     feeder, flow = _network(params.grid, params.site)
     fault_site = _fault_sites(flow, params.site.count)
@@ -91,10 +97,19 @@ def build_plant(params: V2GParams) -> Plant:
         rows = _join(rows, _line_rows(feeder, flow, params), _voltage_rows(flow, params))
     site = np.arange(n) % params.site.count
     plant = Plant(
-        params, site, charge_kw, charge_min, step, charge_kw * can_discharge, charge_min * can_discharge,
-        fault_site, rows, feeder, flow,
+        params=params,
+        site=site,
+        charge_kw=charge_kw,
+        charge_min_kw=charge_min,
+        charge_step_kw=step,
+        discharge_kw=charge_kw * can_discharge,
+        discharge_min_kw=charge_min * can_discharge,
+        fault_site=fault_site,
+        rows=rows,
+        feeder=feeder,
+        flow=flow,
     )
-    return _presolved(plant)
+    return _presolved(plant) if params.grid.model == "lindistflow" else plant
 
 
 def _network(grid: GridParams, site: SiteParams) -> tuple[Feeder | None, LinDistFlow | None]:
@@ -121,7 +136,7 @@ def _site_rows(site: SiteParams, n_faults: int) -> NetworkRows:
     limit = site.per_site("connection_kw")
     names = tuple(f"connection_{i}" for i in range(d))
     eye = np.eye(d)
-    return NetworkRows(names, eye, eye, eye, np.zeros((n_faults, d)), -limit, limit)
+    return NetworkRows(names, eye, eye, eye, np.zeros((n_faults, d)), -limit, limit, np.ones(d))
 
 
 def _line_rows(feeder: Feeder, flow: LinDistFlow, params: V2GParams) -> NetworkRows:
@@ -130,11 +145,24 @@ def _line_rows(feeder: Feeder, flow: LinDistFlow, params: V2GParams) -> NetworkR
     p_limit = feeder.limit_kva * POWER_FACTOR
     q_limit = feeder.limit_kva * np.sqrt(1 - POWER_FACTOR**2)
     active = NetworkRows(
-        tuple(f"line_p_{k}" for k in range(feeder.n_line)), through, through, through, flow.flow_base_kw, -p_limit, p_limit
+        tuple(f"line_p_{k}" for k in range(feeder.n_line)),
+        through,
+        through,
+        through,
+        flow.flow_base_kw,
+        -p_limit,
+        p_limit,
+        np.ones(feeder.n_line),
     )
     reactive = NetworkRows(
         tuple(f"line_q_{k}" for k in range(feeder.n_line)),
-        through * params.site.tan_phi, through * params.charger.tan_phi, through * 0.0, flow.flow_base_kvar, -q_limit, q_limit,
+        through * params.site.tan_phi,
+        through * params.charger.tan_phi,
+        through * 0.0,
+        flow.flow_base_kvar,
+        -q_limit,
+        q_limit,
+        np.ones(feeder.n_line),
     )
     return _join(active, reactive)
 
@@ -151,24 +179,32 @@ def _voltage_rows(flow: LinDistFlow, params: V2GParams) -> NetworkRows:
     touched = np.isfinite(scale)
     rows = NetworkRows(
         tuple(f"voltage_{k}" for k in range(n_bus)),
-        load / scale[:, None], ev / scale[:, None], flow.v2_drop_per_kw / scale[:, None],
-        flow.v2_drop_base / scale, low, high,
+        load / scale[:, None],
+        ev / scale[:, None],
+        flow.v2_drop_per_kw / scale[:, None],
+        flow.v2_drop_base / scale,
+        low,
+        high,
+        scale,
     )
     return rows.take(touched)
 
 
 def _join(*blocks: NetworkRows) -> NetworkRows:
+    """All rows of the blocks."""
     names = tuple(name for block in blocks for name in block.name)
-    stack = [np.concatenate([getattr(b, f) for b in blocks]) for f in ("load_coef", "ev_coef", "pv_coef")]
-    base = np.concatenate([b.base for b in blocks], axis=1)
-    return NetworkRows(names, *stack, base, np.concatenate([b.low for b in blocks]), np.concatenate([b.high for b in blocks]))
+    by_row = ("load_coef", "ev_coef", "pv_coef", "low", "high", "scale")
+    stacked = {name: np.concatenate([getattr(b, name) for b in blocks]) for name in by_row}
+    return NetworkRows(name=names, base=np.concatenate([b.base for b in blocks], axis=1), **stacked)
 
 
 def _presolved(plant: Plant) -> Plant:
     """Drop the rows that no action, load or weather can bring to their limits."""
     rows, site = plant.rows, plant.params.site
     load = LOAD_CEILING * (site.per_site("critical_kw") + site.per_site("other_kw"))
-    charge, discharge = (np.bincount(plant.site, weights=w, minlength=plant.n_sites) for w in (plant.charge_kw, plant.discharge_kw))
+    charge, discharge = (
+        np.bincount(plant.site, weights=w, minlength=plant.n_sites) for w in (plant.charge_kw, plant.discharge_kw)
+    )
     scale = LOAD_CEILING * plant.params.grid.load_scale
     most = rows.load_coef @ load + rows.ev_coef @ charge + scale * rows.base.max(0)
     least = -rows.ev_coef @ discharge - rows.pv_coef @ site.per_site("pv_kw")

@@ -10,10 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from qevgrid.envs.errors import UserError
-from qevgrid.envs.linear import INF, LinearProgram, Solution
+from qevgrid.envs.linear import INF, LinearProgram, Scope, Solution
 from qevgrid.envs.types import BoolArray, FloatArray, IntArray
 from qevgrid.envs.v2g import model
 from qevgrid.envs.v2g.plant import Plant
+
+
+EXACT_KW = 1e-9
+"""How far a power of a relaxed solution may be from rest or from a minimum, and yet be there."""
 
 
 class Outlook(NamedTuple):
@@ -76,7 +80,14 @@ class V2GProgram:
     a planner's dislike of charging at the last stage rather than the first; not part of the model.
     """
 
-    def __init__(self, plant: Plant, outlook: Outlook, vehicles: Vehicles, whole_stages: int | None = None, delay_usd_kwh: float = 0.0) -> None:
+    def __init__(
+        self,
+        plant: Plant,
+        outlook: Outlook,
+        vehicles: Vehicles,
+        whole_stages: int | None = None,
+        delay_usd_kwh: float = 0.0,
+    ) -> None:
         self.plant, self.outlook, self.vehicles = plant, outlook, vehicles
         self.params = plant.params
         self.prices = model.unit_prices(self.params.cost) * model.term_weights(self.params.cost)
@@ -92,10 +103,12 @@ class V2GProgram:
         self._reserve()
 
     def _make_pairs(self) -> _Pairs:
+        """Every stage of every stay, with the powers that charger and vehicle share."""
         v, plant = self.vehicles, self.plant
         length = np.maximum(v.last - v.first, 0)
         vehicle = np.repeat(np.arange(len(length)), length)
-        stage = np.concatenate([np.arange(a, a + n) for a, n in zip(v.first, length, strict=True)] or [np.zeros(0, np.int64)])
+        stays = [np.arange(a, a + n) for a, n in zip(v.first, length, strict=True)]
+        stage = np.concatenate(stays or [np.zeros(0, np.int64)])
         socket = v.socket[vehicle]
         charge = np.minimum(plant.charge_kw[socket], v.limit_kw[vehicle])
         charge_min = plant.charge_min_kw[socket]
@@ -104,8 +117,15 @@ class V2GProgram:
         islanded = self.outlook.outage[stage, site]
         discharge_min = np.where(islanded, 0.0, plant.discharge_min_kw[socket])
         return _Pairs(
-            vehicle, stage, site, stage == v.first[vehicle], stage == v.last[vehicle] - 1,
-            np.where(charge >= charge_min, charge, 0.0), charge_min, np.where(discharge >= discharge_min, discharge, 0.0), discharge_min,
+            vehicle=vehicle,
+            stage=stage,
+            site=site,
+            opens=stage == v.first[vehicle],
+            closes=stage == v.last[vehicle] - 1,
+            charge_kw=np.where(charge >= charge_min, charge, 0.0),
+            charge_min_kw=charge_min,
+            discharge_kw=np.where(discharge >= discharge_min, discharge, 0.0),
+            discharge_min_kw=discharge_min,
         )
 
     def _batteries(self) -> None:
@@ -113,19 +133,19 @@ class V2GProgram:
         p, v, q, lp = self.params, self.vehicles, self.pairs, self.lp
         n, dt = len(q.stage), p.dt_h
         row = np.arange(n)
-        wear = [self.prices[model.WEAR] * c for c in model.coefficients(model.throughput_kwh, "charge_kw", "discharge_kw", dt_h=dt)]
+        through = model.coefficients(model.throughput_kwh, "charge_kw", "discharge_kw", dt_h=dt)
+        wear = [self.prices[model.WEAR] * c for c in through]
         left = -self.prices[model.TERMINAL] * (q.closes & v.stays[q.vehicle])
         delay = self.delay_usd_kwh * dt * q.stage / self.horizon
         self.charge = lp.variables(n, wear[0] + delay, 0.0, q.charge_kw)
         self.discharge = lp.variables(n, wear[1], 0.0, q.discharge_kw)
         self.energy = lp.variables(n, left, v.floor_kwh[q.vehicle], v.capacity_kwh[q.vehicle])
-        gain = model.coefficients(
-            model.energy_next_kwh, "energy_kwh", "charge_kw", "discharge_kw",
-            dt_h=dt, eta_charge=p.charger.eta_charge, eta_discharge=p.charger.eta_discharge,
-        )
+        fixed = {"dt_h": dt, "eta_charge": p.charger.eta_charge, "eta_discharge": p.charger.eta_discharge}
+        gain = model.coefficients(model.energy_next_kwh, "energy_kwh", "charge_kw", "discharge_kw", **fixed)
         later = np.flatnonzero(~q.opens)
         start = np.where(q.opens, gain[0] * v.energy_kwh[q.vehicle], 0.0)
-        terms = [(row, self.energy, 1.0), (row, self.charge, -gain[1]), (row, self.discharge, -gain[2]), (later, self.energy[later - 1], -gain[0])]
+        flows = [(row, self.charge, -gain[1]), (row, self.discharge, -gain[2])]
+        terms = [(row, self.energy, 1.0), *flows, (later, self.energy[later - 1], -gain[0])]
         lp.rows(n, terms, start, start)
         ends = np.flatnonzero(q.closes)
         short = lp.variables(len(ends), self.prices[model.SHORTFALL])
@@ -134,11 +154,11 @@ class V2GProgram:
         self._taper(later)
 
     def _taper(self, later: IntArray) -> None:
+        """Charging power falls towards the full battery."""
         p, v, q = self.params, self.vehicles, self.pairs
         if p.charger.taper_soc >= 1.0:
             return
-        capacity = v.capacity_kwh[q.vehicle]
-        fixed = {"capacity_kwh": capacity, "power_kw": q.charge_kw, "taper_soc": p.charger.taper_soc}
+        fixed = {"capacity_kwh": v.capacity_kwh[q.vehicle], "power_kw": q.charge_kw, "taper_soc": p.charger.taper_soc}
         most = model.taper_kw(np.where(q.opens, v.energy_kwh[q.vehicle], 0.0), **fixed)
         (slope,) = model.coefficients(model.taper_kw, "energy_kwh", **fixed)
         row = np.arange(len(q.stage))
@@ -149,24 +169,38 @@ class V2GProgram:
         q, lp = self.pairs, self.lp
         whole = np.flatnonzero(q.stage < self.whole)
         row = np.arange(len(whole))
-        on, back = (lp.variables(len(whole), 0.0, 0.0, 1.0, integer=True) for _ in range(2))
+        on, back = (lp.variables(len(whole), 0.0, 0.0, 1.0, True, Scope.WHOLE) for _ in range(2))
         self._bit_pairs, self._on, self._back = whole, on, back
         for power, bit, low, high in (
             (self.charge, on, q.charge_min_kw, q.charge_kw),
             (self.discharge, back, q.discharge_min_kw, q.discharge_kw),
         ):
-            lp.rows(len(whole), [(row, power[whole], 1.0), (row, bit, -high[whole])], -INF, 0.0)
-            lp.rows(len(whole), [(row, power[whole], 1.0), (row, bit, -np.minimum(low, high)[whole])], 0.0, INF)
-        lp.rows(len(whole), [(row, on, 1.0), (row, back, 1.0)], -INF, 1.0)
+            least = np.minimum(low, high)[whole]
+            lp.rows(len(whole), [(row, power[whole], 1.0), (row, bit, -high[whole])], -INF, 0.0, Scope.WHOLE)
+            lp.rows(len(whole), [(row, power[whole], 1.0), (row, bit, -least)], 0.0, INF, Scope.WHOLE)
+        lp.rows(len(whole), [(row, on, 1.0), (row, back, 1.0)], -INF, 1.0, Scope.WHOLE)
+        self._relaxed_bits(whole)
         self._whole_amperes(whole)
 
+    def _relaxed_bits(self, whole: IntArray) -> None:
+        """All that the bits ask for once they may be fractions: the shares of the powers add up to 1 at most."""
+        q = self.pairs
+        both = whole[(q.charge_kw[whole] > 0) & (q.discharge_kw[whole] > 0)]
+        row = np.arange(len(both))
+        shares = [
+            (row, power[both], 1.0 / most[both])
+            for power, most in ((self.charge, q.charge_kw), (self.discharge, q.discharge_kw))
+        ]
+        self.lp.rows(len(both), shares, -INF, 1.0, Scope.RELAXED)
+
     def _whole_amperes(self, whole: IntArray) -> None:
+        """Charging in whole amperes, where the pilot signal asks for it."""
         step = self.plant.charge_step_kw[self.vehicles.socket[self.pairs.vehicle[whole]]]
         if not step.any():
             return
-        amperes = self.lp.variables(len(whole), integer=True)
+        amperes = self.lp.variables(len(whole), integer=True, scope=Scope.WHOLE)
         row = np.arange(len(whole))
-        self.lp.rows(len(whole), [(row, self.charge[whole], 1.0), (row, amperes, -step)], 0.0, 0.0)
+        self.lp.rows(len(whole), [(row, self.charge[whole], 1.0), (row, amperes, -step)], 0.0, 0.0, Scope.WHOLE)
 
     def _sites(self) -> None:
         """Net power of each site's chargers, and how it is met."""
@@ -219,12 +253,11 @@ class V2GProgram:
 
     def _charge_last(self, stages: IntArray, d: int, everything: IntArray) -> None:
         """Charging in an island only while every block is served."""
-        q, place = self.pairs, np.full(self.horizon, -1)
-        place[stages] = np.arange(len(stages))
+        q, n, place = self.pairs, len(stages), self._place(stages)
         mine = np.flatnonzero((q.site == d) & (place[q.stage] >= 0))
-        most = np.bincount(place[q.stage[mine]], weights=q.charge_kw[mine], minlength=len(stages))
-        row = np.arange(len(stages))
-        self.lp.rows(len(stages), [(place[q.stage[mine]], self.charge[mine], 1.0), (row, everything, -most)], -INF, 0.0)
+        row = place[q.stage[mine]]
+        most = np.bincount(row, weights=q.charge_kw[mine], minlength=n)
+        self.lp.rows(n, [(row, self.charge[mine], 1.0), (np.arange(n), everything, -most)], -INF, 0.0)
 
     def _whole_variables(self, stages: IntArray, cost: FloatArray | float, upper: float) -> IntArray:
         """One variable a stage: whole within the first ``whole`` stages, continuous after."""
@@ -240,8 +273,9 @@ class V2GProgram:
         o, rows, lp = self.outlook, self.plant.rows, self.lp
         live = ~o.outage  # (H, D)
         load = (o.critical_kw + o.other_kw) * live
-        base = model.network_row(rows.load_coef, load[:, None], rows.ev_coef, 0.0, rows.pv_coef, (o.pv_kw * live)[:, None]).sum(-1)
-        base = base + rows.base[o.fault] * o.feeder_scale[:, None]  # (H, R)
+        pv = (o.pv_kw * live)[:, None]
+        sites = model.network_row(rows.load_coef, load[:, None], rows.ev_coef, 0.0, rows.pv_coef, pv)
+        base = sites.sum(-1) + rows.base[o.fault] * o.feeder_scale[:, None]  # (H, R)
         stage, r = np.indices(base.shape).reshape(2, -1)
         n, alone = len(stage), base[stage, r]
         coef = rows.ev_coef[r] * live[stage]  # (H*R, D)
@@ -282,24 +316,48 @@ class V2GProgram:
     def solve(self, *, time_limit_s: float = 30.0, gap_usd: float = 0.5) -> Plan:
         """Relax, hold the chargers at rest that rest in the relaxation, solve the rest exactly.
 
-        The relaxation's cost is the proven bound. Where the restricted program misses it by more
-        than ``gap_usd`` the whole program gets the time that is left.
+        The relaxation's cost is the proven bound, and its solution the optimum if it is whole. Where
+        the restricted program misses it by more than ``gap_usd`` the whole program gets the time left.
         """
         relaxed = self.lp.solve(relax=True, time_limit_s=time_limit_s)
+        if self._is_whole(relaxed.x):
+            return self._plan(relaxed)
         powers = ((self.charge, self._on), (self.discharge, self._back))
         zero = np.concatenate([bit[relaxed.x[power[self._bit_pairs]] <= 1e-7] for power, bit in powers])
-        options = {"gap": 0.0, "gap_abs": gap_usd}
-        best = self._try(zero, time_limit_s=time_limit_s / 2, **options)
+        best = self._try(zero, time_limit_s / 2, gap_usd)
         seconds = relaxed.seconds + (best.seconds if best else 0.0)
         bound = relaxed.objective
         if best is None or best.objective - bound > gap_usd:
-            full = self.lp.solve(time_limit_s=max(time_limit_s - seconds, time_limit_s / 4), **options)
-            best, bound, seconds = min((x for x in (best, full) if x), key=lambda x: x.objective), max(bound, full.bound), seconds + full.seconds
+            left_s = max(time_limit_s - seconds, time_limit_s / 4)
+            best, bound, seconds = self._whole_program(best, bound, seconds, left_s, gap_usd)
         return self._plan(Solution(best.x, best.objective, min(bound, best.objective), best.status, seconds))
 
-    def _try(self, zero: IntArray, **options: float) -> Solution | None:
+    def _whole_program(
+        self, best: Solution | None, bound: float, seconds: float, left_s: float, gap_usd: float
+    ) -> tuple[Solution, float, float]:
+        """Nothing held at rest; what was found before stands where this finds nothing."""
         try:
-            return self.lp.solve(zero=zero, **options)
+            full = self.lp.solve(time_limit_s=left_s, gap=0.0, gap_abs=gap_usd)
+        except UserError:
+            if best is None:
+                raise
+            return best, bound, seconds + left_s
+        chosen = full if best is None else min(best, full, key=lambda x: x.objective)
+        return chosen, max(bound, full.bound), seconds + full.seconds
+
+    def _is_whole(self, x: FloatArray) -> bool:
+        """Whether a relaxed solution happens to be off or between the limits, one way at a time."""
+        q, w = self.pairs, self._bit_pairs
+        charge, discharge = x[self.charge[w]], x[self.discharge[w]]
+        rests, idle = charge <= EXACT_KW, discharge <= EXACT_KW
+        fits = (rests | (charge >= q.charge_min_kw[w] - EXACT_KW)) & (rests | idle)
+        fits &= idle | (discharge >= q.discharge_min_kw[w] - EXACT_KW)
+        return bool(fits.all()) and not self.plant.charge_step_kw.any() and self.lp.is_whole(x, EXACT_KW)
+
+    def _try(self, zero: IntArray, time_limit_s: float, gap_usd: float) -> Solution | None:
+        """The best solution found with the columns ``zero`` at 0, if any."""
+        try:
+            return self.lp.solve(zero=zero, time_limit_s=time_limit_s, gap=0.0, gap_abs=gap_usd)
         except UserError:
             return None
 
@@ -307,13 +365,18 @@ class V2GProgram:
         """Ask softly that the connected vehicles hold ``wanted_kwh`` (H,) above their floors in all."""
         q, lp = self.pairs, self.lp
         stages = np.flatnonzero(wanted_kwh > 0)
+        place = self._place(stages)
+        mine = np.flatnonzero(place[q.stage] >= 0)
+        row, n, floor_kwh = place[q.stage[mine]], len(stages), self.vehicles.floor_kwh[q.vehicle[mine]]
+        floor = np.bincount(row, weights=floor_kwh, minlength=n)
+        short = lp.variables(n, price_usd_kwh * self.params.dt_h)
+        lp.rows(n, [(row, self.energy[mine], 1.0), (np.arange(n), short, 1.0)], wanted_kwh[stages] + floor)
+
+    def _place(self, stages: IntArray) -> IntArray:
+        """Position of each stage (H,) in ``stages``, -1 where it is not among them."""
         place = np.full(self.horizon, -1)
         place[stages] = np.arange(len(stages))
-        mine = np.flatnonzero(place[q.stage] >= 0)
-        floor = np.bincount(place[q.stage[mine]], weights=self.vehicles.floor_kwh[q.vehicle[mine]], minlength=len(stages))
-        short = lp.variables(len(stages), price_usd_kwh * self.params.dt_h)
-        at = np.arange(len(stages))
-        lp.rows(len(stages), [(place[q.stage[mine]], self.energy[mine], 1.0), (at, short, 1.0)], wanted_kwh[stages] + floor)
+        return place
 
     def _plan(self, solution: Solution) -> Plan:
         """Powers by stage and socket."""

@@ -6,7 +6,7 @@ grows with the lead. Day-ahead prices are published, so their deviation is 0.
 """
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -54,8 +54,10 @@ class Scenario(NamedTuple):
 
     def row(self, b: int) -> "Scenario":
         """Episode ``b`` alone, batch axis kept."""
-        parts = [ev.Sessions(*(x[b : b + 1] for x in f)) if isinstance(f, ev.Sessions) else f[b : b + 1] for f in self]
-        return Scenario(*parts)
+        row = slice(b, b + 1)
+        return Scenario._make(
+            ev.Sessions._make(x[row] for x in f) if isinstance(f, ev.Sessions) else f[row] for f in self
+        )
 
     def fingerprint(self, b: int) -> str:
         """Short hash of every array of episode ``b``; equal fingerprints, equal worlds."""
@@ -85,14 +87,14 @@ class Sampler:
         p = plant.params
         self.plant, self.files, self.params = plant, files, p
         self.start_h = files.start_h
-        self.clock_h = (self.start_h + np.arange(p.n_stages) * p.dt_h) % 24
+        self.clock_h = (self.start_h + np.arange(float(p.n_stages)) * p.dt_h) % 24.0
         self.slots = files.slots if files.sessions is not None else ev.slots(p)
         self.rated = {name: p.site.per_site(name) for name in ("pv_kw", "critical_kw", "other_kw")}
         self.tariff = tariff(p, self.clock_h)
         self.clear_sky = np.maximum(0.0, np.sin(np.pi * (self.clock_h - 6) / 12)) ** 1.3
         self.critical, self.other = load_profiles(self.clock_h)
 
-    def draw(self, rng: np.random.Generator) -> tuple[FloatArray, ...]:
+    def draw(self, rng: np.random.Generator) -> tuple[Any, ...]:
         """Raw numbers of one episode from one generator's child streams (order: ``FACTORS``)."""
         p, t = self.params, self.params.n_stages
         price, pv, load, outage, sessions, day = rng.spawn(len(FACTORS))
@@ -219,15 +221,16 @@ def draw_outages(
     """Fault state, dead sites, published risk and window of each stage. ``u`` (B, days, 8), ``z`` (B, days)."""
     p, o = plant.params, plant.params.outage
     per_day = p.n_stages // p.days
-    level, watch, opens, closes, announced = _watches(o, u)
+    level, opens, closes, announced = _watches(o, u)
     happens = u[..., 2] < level
     start_h = opens + u[..., 3] * (closes - opens)
     length_h = np.clip(o.median_h * np.exp(o.sigma * z), 0.5, MAX_OUTAGE_H)
     state = _fault_state(plant, u)
-    hour = np.arange(per_day) * p.dt_h  # (per_day,)
-    out = happens[..., None] & (hour >= start_h[..., None]) & (hour < (start_h + length_h)[..., None])
-    fault = np.where(out, state[..., None], 0).reshape(len(u), p.n_stages)
-    risk = _published_risk(o, hour, level, watch, opens, closes, announced, np.where(happens, start_h, np.inf))
+    hour = np.arange(float(per_day)) * p.dt_h  # (per_day,)
+    since_start = np.arange(float(p.n_stages)) * p.dt_h - 24.0 * np.arange(p.days)[:, None]  # (days, T)
+    out = happens[..., None] & (since_start >= start_h[..., None]) & (since_start < (start_h + length_h)[..., None])
+    fault = np.where(out, state[..., None], 0).max(1)  # (B, T): an outage may run into the next day
+    risk = _published_risk(o, hour, level, opens, closes, announced, np.where(happens, start_h, np.inf))
     known = hour >= announced[..., None]
     base = np.arange(p.days)[:, None] * per_day
     early, late = o.window_h
@@ -249,7 +252,7 @@ def _watches(o: OutageParams, u: FloatArray) -> tuple[FloatArray, ...]:
     length = (0.4 + 0.4 * u[..., 4]) * (late - early)
     opens = early + u[..., 5] * (late - early - length)
     announced = np.maximum(opens - (o.lead_h[0] + u[..., 6] * (o.lead_h[1] - o.lead_h[0])), 0.0)
-    return level, watch, opens, opens + length, announced
+    return level, opens, opens + length, announced
 
 
 def _fault_state(plant: Plant, u: FloatArray) -> IntArray:
@@ -265,7 +268,6 @@ def _published_risk(
     o: OutageParams,
     hour: FloatArray,
     level: FloatArray,
-    watch: BoolArray,
     opens: FloatArray,
     closes: FloatArray,
     announced: FloatArray,

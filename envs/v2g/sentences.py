@@ -27,18 +27,15 @@ SENTENCES = {
     "sessions.columns_ignored": "{n} column{s} of the session file not read; see docs/data.md",
     "sessions.sockets": "{n} socket{s} for the sessions of the file",
     "sessions.placed": "{n} session{s} plugged in, over all days of the split",
-    "sessions.turned_away": "{n} session{s} turned away: all {sockets} sockets were taken; "
-    "raise env.n_sockets",
+    "sessions.turned_away": "{n} session{s} turned away: all {sockets} sockets were taken; raise env.n_sockets",
     "sessions.cut_at_start": "{n} session{s} under way at an episode's start: plugged in there, "
     "with the energy due by then",
     "sessions.cut_at_end": "{n} session{s} beyond an episode's end: still plugged in there",
     "sessions.battery_enlarged": "{n} session{s} given a larger battery than any of "
     "env.session.battery_kwh: the request needs it",
     "sessions.targets_at_full": "{n} session{s} with a target cut to the full battery",
-    "sessions.targets_capped": "{n} session{s} with a target cut to what the declared stay "
-    "delivers",
-    "sessions.limits_raised": "{n} session{s} with max_kw below the charger's minimum: "
-    "raised to it",
+    "sessions.targets_capped": "{n} session{s} with a target cut to what the declared stay delivers",
+    "sessions.limits_raised": "{n} session{s} with max_kw below the charger's minimum: raised to it",
     "prices.rows": "{n} row{s} in the price file",
     "prices.days": "{n} complete day{s} of prices",
     "prices.negative_prices": "{n} negative price{s}: kept",

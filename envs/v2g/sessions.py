@@ -74,7 +74,7 @@ def generate(plant: Plant, start_h: float, draws: SessionDraws) -> Sessions:
     """Turn raw draws into sessions. Row b depends on the draws of row b alone."""
     p, z, u = plant.params, draws.normal, draws.uniform
     n, s = z.shape[-2:]
-    arrival_h, stay_h = _times(p, start_h, z, u)
+    arrival_h, stay_h = _times(p, start_h, z)
     capacity = np.asarray(p.session.battery_kwh)[(u[:, 0] * len(p.session.battery_kwh)).astype(np.int64)]
     energy = capacity * np.clip(p.session.arrival_soc[0] + p.session.arrival_soc[1] * z[:, 2], p.session.soc_min, 0.95)
     wish = capacity * np.clip(p.session.target_soc[0] + p.session.target_soc[1] * z[:, 3], 0.3, 1.0)
@@ -113,7 +113,9 @@ def finish(
     )
 
 
-def _in_sequence(first: IntArray, gone: IntArray, declared: IntArray, shown: BoolArray, t_end: int) -> tuple[IntArray, IntArray, IntArray]:
+def _in_sequence(
+    first: IntArray, gone: IntArray, declared: IntArray, shown: BoolArray, t_end: int
+) -> tuple[IntArray, IntArray, IntArray]:
     """A socket serves one vehicle at a time: a later one waits; who finds no time left does not come."""
     first, gone, declared = first.copy(), gone.copy(), declared.copy()
     free = np.zeros(first.shape[:-1], np.int64)
@@ -132,10 +134,10 @@ def _by_arrival(sessions: Sessions) -> Sessions:
     if sessions.arrival.shape[-1] == 1:
         return sessions
     order = np.argsort(sessions.arrival, axis=-1, kind="stable")
-    return Sessions(*(np.take_along_axis(x, order, -1) for x in sessions))
+    return Sessions._make(np.take_along_axis(x, order, -1) for x in sessions)
 
 
-def _times(p: V2GParams, start_h: float, z: FloatArray, u: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _times(p: V2GParams, start_h: float, z: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Arrival after stage 0 and stay, in hours, each (B, N, S)."""
     n, s = z.shape[-2:]
     per_day = s // p.days

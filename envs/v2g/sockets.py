@@ -81,9 +81,7 @@ def _uniforms(day: IntArray) -> FloatArray:
     return np.concatenate([np.random.default_rng((SEED, d)).random((n, 2)) for d, n in pairs])
 
 
-def _batteries(
-    sizes: FloatArray, need_kwh: FloatArray, u: FloatArray
-) -> tuple[FloatArray, BoolArray]:
+def _batteries(sizes: FloatArray, need_kwh: FloatArray, u: FloatArray) -> tuple[FloatArray, BoolArray]:
     """One of the ``sizes`` (ascending) that hold ``need_kwh`` (n,); just that much if none does."""
     small = np.searchsorted(sizes, need_kwh - SLIVER)
     index = small + (u * (len(sizes) - small)).astype(np.int64)
@@ -91,9 +89,7 @@ def _batteries(
     return np.where(enlarged, need_kwh, sizes[np.minimum(index, len(sizes) - 1)]), enlarged
 
 
-def on_sockets(
-    plant: Plant, vehicles: Vehicles, day: IntArray, start_h: float
-) -> tuple[Sessions, dict[str, IntArray]]:
+def on_sockets(plant: Plant, vehicles: Vehicles, day: IntArray, start_h: float) -> tuple[Sessions, dict[str, IntArray]]:
     """Sessions (W, N, S) of the windows from ``start_h`` of ``day`` (W,) on, and counts (W,)."""
     visits = _visits(plant, vehicles, day, start_h)
     socket, slot = _first_come(visits.window, visits.first, visits.gone, plant.n_sockets)
@@ -132,9 +128,7 @@ def _visits(plant: Plant, vehicles: Vehicles, day: IntArray, start_h: float) -> 
     return Visits._make(x[keep] for x in visits)
 
 
-def _candidates(
-    vehicles: Vehicles, begin_h: FloatArray, length_h: float
-) -> tuple[IntArray, IntArray]:
+def _candidates(vehicles: Vehicles, begin_h: FloatArray, length_h: float) -> tuple[IntArray, IntArray]:
     """Pairs of window and session, (v,) each, that hold all who can be there, and some more."""
     arrival_h = vehicles.day * 24.0 + vehicles.arrival_h
     last_h = np.maximum.accumulate(arrival_h + vehicles.stay_h)

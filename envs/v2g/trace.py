@@ -91,11 +91,11 @@ class DayTrace:
 
     def hours(self) -> FloatArray:
         """(T,) hours since the start of the episode at which each stage begins."""
-        return np.arange(self.played) * self.dt_h
+        return np.arange(float(self.played)) * self.dt_h
 
     def edges(self) -> FloatArray:
         """(T + 1,) hours since the start: the borders of the stages played so far."""
-        return np.arange(self.played + 1) * self.dt_h
+        return np.arange(self.played + 1.0) * self.dt_h
 
     def clock(self, hours: float) -> str:
         """Time of day `hours` after the start, as "HH:MM" (midnight is "00:00")."""

@@ -196,15 +196,11 @@ _PANELS: tuple[Callable[[Axes, DayTrace], None], ...] = (
 )
 
 
-def _area(
-    ax: Axes, trace: DayTrace, y: FloatArray, base: FloatArray | float, color: str, label: str
-) -> None:
+def _area(ax: Axes, trace: DayTrace, y: FloatArray, base: FloatArray | float, color: str, label: str) -> None:
     ax.stairs(y, trace.edges(), baseline=base, fill=True, color=color, lw=0, label=label)
 
 
-def _step_line(
-    ax: Axes, trace: DayTrace, y: FloatArray, *, color: str, lw: float, label: str
-) -> None:
+def _step_line(ax: Axes, trace: DayTrace, y: FloatArray, *, color: str, lw: float, label: str) -> None:
     ax.stairs(y, trace.edges(), baseline=None, color=color, lw=lw, label=label)
 
 
@@ -248,11 +244,7 @@ def _round_limits(values: Sequence[float]) -> Limits:
 
 def _key(place: Axes, sources: Sequence[Axes]) -> None:
     """Right of `place`, one line a label in the sources, a third of the time of a Legend."""
-    entries = {
-        label: handle
-        for ax in sources
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
-    }
+    entries = {label: handle for ax in sources for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     point = place.figure.dpi / 72.0
     x, y = point / place.bbox.width, point / place.bbox.height
     shared = {"transform": place.transAxes, "va": "center"}

@@ -10,10 +10,11 @@ PIP    := $(PY) -m pip --disable-pip-version-check install --quiet -c constraint
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
-DEMO_STEPS    ?= 200000
-DEMO_EPISODES ?= 20
+DEMO_STEPS    ?= 500000
+DEMO_EPISODES ?= 10
 DEMO_CONFIG   := configs/v2g_ppo.yaml
-DEMO_AGENTS   := idle cheap llf tou serve rolling rolling_reserve optimum runs/v2g_ppo
+DEMO          := runs/demo
+DEMO_AGENTS   := idle cheap llf tou serve rolling rolling_reserve optimum $(DEMO)/ppo
 
 .PHONY: help demo test lint benchmark clean
 .DEFAULT_GOAL := help
@@ -26,11 +27,12 @@ help: ## list these targets
 	@echo "  make test TESTS='tests/test_packaging.py -x'"
 
 demo: $(RUN) ## train PPO, then compare it with its rivals and the optimum
-	@echo "==> training PPO for $(DEMO_STEPS) steps: runs/v2g_ppo"
-	@$(PY) train.py --config $(DEMO_CONFIG) --out runs/v2g_ppo total_steps=$(DEMO_STEPS)
-	@echo "==> evaluating it beside the rivals on $(DEMO_EPISODES) unseen episodes: results/demo"
-	@$(PY) evaluate.py $(DEMO_AGENTS) --config $(DEMO_CONFIG) --episodes $(DEMO_EPISODES) --seed 1000 --out results/demo
-	@echo "==> done; the curves: $(VENV)/bin/tensorboard --logdir runs"
+	@rm -rf $(DEMO)
+	@echo "==> training PPO for $(DEMO_STEPS) steps: $(DEMO)/ppo"
+	@$(PY) train.py --config $(DEMO_CONFIG) --out $(DEMO)/ppo total_steps=$(DEMO_STEPS) eval_every=100000
+	@echo "==> evaluating it beside the rivals on $(DEMO_EPISODES) unseen days: $(DEMO)/evaluation"
+	@$(PY) evaluate.py $(DEMO_AGENTS) --config $(DEMO_CONFIG) --episodes $(DEMO_EPISODES) --seed 1000 --out $(DEMO)/evaluation
+	@echo "==> done; learner, rivals and optimum in one page: $(VENV)/bin/tensorboard --logdir $(DEMO)"
 
 # One thread per worker: the workers share the cores already.
 test: $(DEV) ## run the tests

@@ -53,7 +53,9 @@ def _run(argv: Sequence[str] | None) -> int:
 
     folder = train(config, out, resume=args.resume, arguments=list(argv if argv is not None else sys.argv[1:]))
     print(f"trained: {folder.path}  (tensorboard --logdir {folder.path.parent})")
-    print(f"next: python evaluate.py {folder.path} idle tou rolling_reserve optimum --config {args.config} --episodes 20 --seed 1000")
+    print(
+        f"next: python evaluate.py {folder.path} idle tou rolling_reserve optimum --config {args.config} --episodes 20 --seed 1000"
+    )
     return 0
 
 

@@ -40,7 +40,7 @@ def cheapest_now(view: View, margin: float = 1.0) -> BoolArray:
     return view.plugged & ((cheaper & ahead).sum(-1) < stages)
 
 
-def serve_outage(view: View, power_kw: FloatArray, hours_h: float, overshoot: float = 0.0) -> FloatArray:
+def serve_outage(view: View, power_kw: FloatArray, hours_h: float) -> FloatArray:
     """Replace the wishes at dark sites: carry critical load, other load as far as the energy lasts ``hours_h``."""
     p, plant = view.plant.params, view.plant
     now = view.forecast(1)
@@ -55,7 +55,7 @@ def serve_outage(view: View, power_kw: FloatArray, hours_h: float, overshoot: fl
         other = np.minimum(now.other_kw[:, 0, d], spare)
         block = now.other_kw[:, 0, d] / p.site.other_blocks
         target = critical + np.floor(other / np.maximum(block, 1e-9) + 1e-9) * block
-        share = np.minimum((1 + overshoot) * target / np.maximum(most.sum(1), 1e-9), 1.0)
+        share = np.minimum(target / np.maximum(most.sum(1), 1e-9), 1.0)
         result[:, mine] = np.where(view.outage[:, d, None], -most * share[:, None], result[:, mine])
     return result
 
@@ -146,7 +146,6 @@ class TimeOfUse(Agent):
     laxity_h: float = 5.0
     hours_h: float = 2.3
     soc: float = 0.26
-    overshoot: float = 0.0
 
     def act(self, obs: Float32Array, info: dict[str, Any]) -> FloatArray:
         """Buy low, sell high above the floor; discharge in an outage."""
@@ -164,4 +163,4 @@ class TimeOfUse(Agent):
         power = np.where(
             view.plugged & (charge | must), view.charge_kw, np.where(view.plugged & sell, -view.discharge_kw, 0.0)
         )
-        return wish(view, serve_outage(view, power, self.hours_h, self.overshoot))
+        return wish(view, serve_outage(view, power, self.hours_h))

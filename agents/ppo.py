@@ -1,7 +1,6 @@
 """Classical PPO (Schulman et al. 2017) by Stable-Baselines3 on the native vector environment."""
 
 import pickle
-import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.vec_env import VecEnv
 
 import qevgrid  # noqa: F401 - registers the environments
 from qevgrid.agents import make_rival
@@ -48,27 +47,27 @@ class PPOConfig:
     ] = "shared"
     actor: Annotated[Hidden, Field(description="hidden layers of the actor")] = (32, 32)
     critic: Annotated[Hidden, Field(description="hidden layers of the critic")] = (64, 64)
-    lr: Annotated[float, Field(gt=0, le=1, description="learning rate")] = 1e-3
+    lr: Annotated[float, Field(gt=0, le=1, description="learning rate")] = 6e-4
     lr_end_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     n_envs: Annotated[int, Field(ge=1, description="episodes side by side")] = 128
     n_steps: Annotated[int, Field(ge=2, description="stages of each between updates")] = 96
     batch_size: Annotated[int, Field(ge=2)] = 2048
-    n_epochs: Annotated[int, Field(ge=1)] = 6
+    n_epochs: Annotated[int, Field(ge=1)] = 4
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.999
-    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.9
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
     clip_range: Annotated[float, Field(gt=0, le=1)] = 0.2
     ent_coef: Annotated[float, Field(ge=0)] = 0.0
     vf_coef: Annotated[float, Field(ge=0)] = 0.5
     max_grad_norm: Annotated[float, Field(gt=0)] = 0.5
-    log_std_init: Annotated[float, Field(ge=-5, le=1, description="log of the first exploration noise")] = -0.7
+    log_std_init: Annotated[float, Field(ge=-5, le=1, description="log of the first exploration noise")] = -1.2
     shaping_usd_kwh: Annotated[
         float | None, Field(ge=0, description="worth of stored energy in the learner's shaped reward; null: no shaping")
     ] = 0.2
     warm_start: Annotated[
         str | None, Field(description="rival whose example gives the first weights (Box actions); null: from noise")
     ] = "tou"
-    warm_days: Annotated[int, Field(ge=1, description="days of that example")] = 384
-    warm_epochs: Annotated[int, Field(ge=1)] = 12
+    warm_days: Annotated[int, Field(ge=2, description="days of that example")] = 768
+    warm_epochs: Annotated[int, Field(ge=1)] = 10
     threads: Annotated[int, Field(ge=1, description="threads of torch")] = 2
 
 
@@ -91,7 +90,9 @@ def build(config: PPOConfig, params: V2GParams, seed: int) -> PPO:
     if config.warm_start is not None:
         rival = make_rival(config.warm_start)
         if rival.needs_scenario:
-            raise UserError(f"agent.warm_start={config.warm_start}: sees the future, which no policy can imitate; try tou")
+            raise UserError(
+                f"agent.warm_start={config.warm_start}: sees the future, which no policy can imitate; try tou"
+            )
         if params.action != "box":
             raise UserError("agent.warm_start needs env.action=box; set agent.warm_start=null")
     start, end = config.lr, config.lr * config.lr_end_share
@@ -175,8 +176,7 @@ def save_checkpoint(model: PPO, path: Path) -> None:
         "ep_info_buffer": model.ep_info_buffer,
         "ep_success_buffer": model.ep_success_buffer,
         "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state(),  # noqa: NPY002 - SB3 shuffles minibatches with it
-        "python": random.getstate(),
+        "numpy": np.random.get_state(),
     }
     path.write_bytes(pickle.dumps(rest))
 
@@ -192,7 +192,6 @@ def load_checkpoint(model: PPO, path: Path) -> None:
     model.ep_info_buffer, model.ep_success_buffer = rest["ep_info_buffer"], rest["ep_success_buffer"]
     torch.set_rng_state(rest["torch"])
     np.random.set_state(rest["numpy"])
-    random.setstate(rest["python"])
 
 
 def learn(model: PPO, params: V2GParams, total_steps: int, hook: Callable[[PPO], None]) -> None:
@@ -211,6 +210,7 @@ class PPOAgent(Agent):
         self.parameters = sum(p.numel() for p in policy.parameters())
 
     def act(self, obs: Float32Array, info: dict[str, Any]) -> FloatArray:
+        """The policy's mean or likeliest action."""
         action, _ = self.policy.predict(obs, deterministic=True)
         return np.asarray(action, float) if self.levels is None else self.levels[action]
 
@@ -222,8 +222,14 @@ class PPOAgent(Agent):
         obs_space = gym.spaces.Box(-1.0, 1.0, (len(core.labels),), np.float32)
         act_space = _action_space(core)
         shared = data["policy_class"] is SharedPolicy
-        same_known = trained_obs.shape[0] - N_SOCKET * trained_act.shape[0] == len(core.labels) - N_SOCKET * core.n_sockets
-        fits = same_known if shared and core.params.action == "box" else (trained_obs == obs_space and trained_act == act_space)
+        same_known = (
+            trained_obs.shape[0] - N_SOCKET * trained_act.shape[0] == len(core.labels) - N_SOCKET * core.n_sockets
+        )
+        fits = (
+            same_known
+            if shared and core.params.action == "box"
+            else (trained_obs == obs_space and trained_act == act_space)
+        )
         if not fits:
             raise UserError(
                 f"{path}: trained on observations {trained_obs.shape} and actions {trained_act}, but this environment has "

@@ -19,6 +19,9 @@ from qevgrid.envs.types import FloatArray
 
 BATCH = 1024
 DARK_WEIGHT = 8.0
+DARK_OVERSHOOT = 0.2
+"""In the dark the example asks for a little more: what a site does not need it does not take, but a
+network's small error the other way loses a whole load block."""
 
 
 class Examples(NamedTuple):
@@ -77,7 +80,9 @@ def play_examples(model: PPO, rival: Agent, regimes: Regimes, days: int, learner
         obs = later
     seen, actions, rewards, dones = (np.stack(x) for x in zip(*played, strict=True))
     future = _discounted(rewards.astype(float), dones, model.gamma)
-    weight = np.where(regimes.of(seen)[0], DARK_WEIGHT, 1.0)
+    dark = regimes.of(seen)[0]
+    weight = np.where(dark, DARK_WEIGHT, 1.0)
+    actions = np.where(dark[..., None] & (actions < 0), np.maximum((1 + DARK_OVERSHOOT) * actions, -1.0), actions)
     flat = (x.reshape(-1, *x.shape[2:]).astype(np.float32) for x in (seen, actions, weight, future))
     return Examples(*map(torch.as_tensor, flat))
 

@@ -133,11 +133,11 @@ class LinearProgram:
         """The program in HiGHS's form."""
         import highspy
 
-        cost, lower, upper = (np.concatenate([c[k] for c in self._columns]) for k in range(3))
+        cost, lower, upper = (np.concatenate(x) for x in zip(*(c[:3] for c in self._columns), strict=True))
         if zero is not None:
             upper[zero] = 0.0
         integer = np.concatenate([np.full(len(c[0]), c[3]) for c in self._columns])[columns]
-        low, high = (np.concatenate([limits[k] for limits in self._limits]) for k in range(2))
+        low, high = (np.concatenate(x) for x in zip(*(limits[:2] for limits in self._limits), strict=True))
         matrix = self._matrix()[rows][:, columns]
         lp = highspy.HighsLp()
         lp.num_col_, lp.num_row_, lp.offset_ = len(columns), len(rows), self.constant

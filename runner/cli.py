@@ -126,14 +126,10 @@ def progress(total: int, desc: str, unit: str = "step") -> "tqdm[NoReturn]":
     from tqdm import tqdm
 
     silent = not sys.stderr.isatty()
-    return tqdm(
-        total=total, desc=desc, unit=unit, unit_scale=True, disable=silent, dynamic_ncols=True
-    )
+    return tqdm(total=total, desc=desc, unit=unit, unit_scale=True, disable=silent, dynamic_ncols=True)
 
 
-def format_table(
-    rows: Sequence[Mapping[str, object]], columns: Sequence[str] | Mapping[str, str]
-) -> str:
+def format_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] | Mapping[str, str]) -> str:
     """Align rows under ``columns`` (keys, or key -> heading); numbers right, nothing as '-'."""
     headings = columns if isinstance(columns, Mapping) else {key: key for key in columns}
     blocks = [_format_column(heading, [r.get(k) for r in rows]) for k, heading in headings.items()]

@@ -49,9 +49,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"duplicate key {key.value!r}", problem_mark=key.start_mark
-                    )
+                    raise yaml.MarkedYAMLError(problem=f"duplicate key {key.value!r}", problem_mark=key.start_mark)
                 seen.add((key.tag, key.value))
         return node
 
@@ -73,17 +71,13 @@ def _represent_list(dumper: _Dumper, items: list[Any]) -> yaml.SequenceNode:
 _Dumper.add_representer(list, _represent_list)
 for _tag, _pattern, _first in _PLAIN_WORDS:
     for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(
-            f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first)
-        )
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
 
 
 # --- reading -----------------------------------------------------------------------------------
 
 
-def load_config(
-    schema_type: type[Schema], path: str | Path, overrides: Sequence[str] = ()
-) -> Schema:
+def load_config(schema_type: type[Schema], path: str | Path, overrides: Sequence[str] = ()) -> Schema:
     """Read ``path``, apply the overrides, validate; every fault is one `UserError`."""
     return build(schema_type, load_tree(path, overrides), str(path))
 

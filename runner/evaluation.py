@@ -25,10 +25,22 @@ from qevgrid.runner.schema import RunConfig
 
 MAX_SEED = 2**32
 RULER = ("idle", "optimum")
+OFF_SCALE = ("idle", "cheap", "llf")
+"""Rivals that would squeeze the learning curves."""
 SHOWN = {
-    "agent": "agent", "cost_usd_mean": "USD/day", "cost_usd_lo": "lo", "cost_usd_hi": "hi", "score": "score", "score_lo": "lo", "score_hi": "hi",
-    "unserved_critical_kwh_mean": "unserved kWh", "cvar95_usd": "CVaR95 USD", "ms_per_decision": "ms", "parameters": "parameters", "gap_share": "gap",
-}  # fmt: skip
+    "agent": "agent",
+    "cost_usd_mean": "USD/day",
+    "cost_usd_lo": "lo",
+    "cost_usd_hi": "hi",
+    "score": "score",
+    "score_lo": "lo",
+    "score_hi": "hi",
+    "unserved_critical_kwh_mean": "unserved kWh",
+    "cvar95_usd": "CVaR95 USD",
+    "ms_per_decision": "ms",
+    "parameters": "parameters",
+    "gap_share": "gap",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +102,9 @@ def _check(request: Request) -> None:
     if request.episodes < 1:
         raise UserError(f"--episodes {request.episodes}: at least 1")
     if not 0 <= request.seed <= MAX_SEED - request.episodes:
-        raise UserError(f"--seed {request.seed}: must lie in 0 to {MAX_SEED - request.episodes}; training uses the seeds beyond")
+        raise UserError(
+            f"--seed {request.seed}: must lie in 0 to {MAX_SEED - request.episodes}; training uses the seeds beyond"
+        )
     if request.jobs is not None and request.jobs < 1:
         raise UserError(f"--jobs {request.jobs}: at least 1; leave it out for all cores")
     _check_out(request)
@@ -169,14 +183,20 @@ def _write(
     )  # fmt: skip
 
 
-def _pictures(folder: RunFolder, rows: list[dict[str, Any]], agents: list[Episodes], runs: dict[str, Path], keep: list[int]) -> None:
+def _pictures(
+    folder: RunFolder, rows: list[dict[str, Any]], agents: list[Episodes], runs: dict[str, Path], keep: list[int]
+) -> None:
     figures = {"costs": cost_figure(rows), "scores": score_figure(rows)}
     for k in keep:
         dark = agents[0].traces[k].outage.any()
         figures[f"day_{'outage' if dark else 'calm'}"] = day_figure([e.traces[k] for e in agents])
     curves = {name: curve for name, run in runs.items() if (curve := _curve(run)) is not None}
     if curves:
-        lines = {e.agent: {"cost_usd": float(e.total_usd.mean())} for e in agents if e.agent in RIVALS and e.agent not in ("idle", "cheap", "llf")}
+        lines = {
+            e.agent: {"cost_usd": float(e.total_usd.mean())}
+            for e in agents
+            if e.agent in RIVALS and e.agent not in ("idle", "cheap", "llf")
+        }
         figures["learning"] = learning_figure(curves | lines)
     for name, figure in figures.items():
         save_figure(figure, folder.path / f"{name}.png")

@@ -72,9 +72,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as err:
-            raise UserError(
-                f"{self.path}: cannot create this folder ({err.strerror}); pass --out OTHER"
-            ) from None
+            raise UserError(f"{self.path}: cannot create this folder ({err.strerror}); pass --out OTHER") from None
 
     def write_text(self, path: Path, text: str) -> None:
         """Write ``text`` to ``path`` (relative: inside this folder)."""
@@ -226,9 +224,7 @@ def _git_state() -> dict[str, Any] | None:
 def _git(folder: Path, *arguments: str) -> str:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     command = ["git", "-C", str(folder), *arguments]
-    answer = subprocess.run(
-        command, env=clean, capture_output=True, text=True, check=True, timeout=10
-    )
+    answer = subprocess.run(command, env=clean, capture_output=True, text=True, check=True, timeout=10)
     return answer.stdout.strip()
 
 

@@ -165,7 +165,9 @@ class _Training:
                 old.unlink()
 
     def _validate(self, model: PPO) -> None:
-        agent = ppo.PPOAgent(model.policy, self.folder.path.name, self.core.levels if self.config.env.action == "levels" else None)
+        agent = ppo.PPOAgent(
+            model.policy, self.folder.path.name, self.core.levels if self.config.env.action == "levels" else None
+        )
         model.policy.set_training_mode(False)
         episodes = play(self.core, agent, self.seeds)
         (row,) = self._table([_head(episodes, len(self.seeds))], {})
@@ -182,7 +184,10 @@ class _Training:
         self.folder.write_csv(self.folder.evaluations_csv, self.rows)
         self.bar.set_postfix_str(f"validation {entry['cost_usd']:.1f} USD a day, best {self.best_usd:.1f}")
         if not sys.stderr.isatty():
-            print(f"step {model.num_timesteps:>9}  validation {entry['cost_usd']:8.1f} USD a day  best {self.best_usd:8.1f}", flush=True)
+            print(
+                f"step {model.num_timesteps:>9}  validation {entry['cost_usd']:8.1f} USD a day  best {self.best_usd:8.1f}",
+                flush=True,
+            )
 
     def _finish(self) -> None:
         """The best weights' figures, pictures, hparams."""
@@ -192,9 +197,14 @@ class _Training:
         step = self.model.num_timesteps
         curve = {"steps": [r["step"] for r in self.rows], "cost_usd": [r["cost_usd"] for r in self.rows]}
         lines = {name: {"cost_usd": float(e.total_usd.mean())} for name, e in self.ruler.items() if name != "idle"}
-        figures = {"learning": learning_figure({agent.name: curve} | lines), "day": day_figure(list(episodes.traces.values()))}
+        figures = {
+            "learning": learning_figure({agent.name: curve} | lines),
+            "day": day_figure(list(episodes.traces.values())),
+        }
         if self.ruler:
-            figures["costs"] = cost_figure(self._table([*self.ruler.values(), _head(episodes, self.config.ruler_episodes)], self.ruler))
+            figures["costs"] = cost_figure(
+                self._table([*self.ruler.values(), _head(episodes, self.config.ruler_episodes)], self.ruler)
+            )
         for name, figure in figures.items():
             save_figure(figure, self.folder.path / f"{name}.png")
             log.add_figure(self.writer, f"pictures/{name}", figure, step)

@@ -175,9 +175,7 @@ def _quantity(curves: Mapping[str, Mapping[str, ArrayLike]]) -> str:
     raise ValueError("every curve must have 'score', or every curve 'cost_usd'")
 
 
-def _draw_curve(
-    ax: Axes, agent: str, curve: Mapping[str, ArrayLike], quantity: str, color: str
-) -> float:
+def _draw_curve(ax: Axes, agent: str, curve: Mapping[str, ArrayLike], quantity: str, color: str) -> float:
     """Draw one entry of `learning_figure`; the height at which it ends."""
     values = np.atleast_2d(np.asarray(curve[quantity], dtype=np.float64))
     if "steps" not in curve:

@@ -10,8 +10,8 @@ import numpy as np
 from qevgrid.agents.base import Agent
 from qevgrid.envs.types import FloatArray
 from qevgrid.envs.v2g.core import Batch, V2GCore
-from qevgrid.envs.v2g.exact import solve_feeder
 from qevgrid.envs.v2g.env import stage_record, trace
+from qevgrid.envs.v2g.exact import solve_feeder
 from qevgrid.envs.v2g.model import COST_TERMS
 from qevgrid.envs.v2g.trace import DayTrace
 
@@ -51,7 +51,7 @@ class Episodes:
 
         weights = [len(p.seeds) for p in parts]
         return Episodes(
-            first.agent, sum((p.seeds for p in parts), []), sum((p.fingerprints for p in parts), []),
+            first.agent, [x for p in parts for x in p.seeds], [x for p in parts for x in p.fingerprints],
             stacked("cost_usd"), stacked("total_usd"), stacked("kpi"), stacked("outage"),
             float(np.average([p.ms_per_decision for p in parts], weights=weights)), first.parameters,
             {k: np.concatenate([p.report[k] for p in parts]) for k in first.report}, traces,
@@ -136,7 +136,11 @@ class _KpiSums:
         t, dt, sums = self.stage, self.dt, self.sums
         sums["unserved_critical_kwh"] += dt * (s.critical_kw[row, t] - out.served_critical_kw).sum(1)
         sums["unserved_other_kwh"] += dt * (s.other_kw[row, t] - out.served_other_kw).sum(1)
-        for name, power in (("charged", out.charge_kw), ("discharged", out.discharge_kw), ("generator", out.generator_kw)):
+        for name, power in (
+            ("charged", out.charge_kw),
+            ("discharged", out.discharge_kw),
+            ("generator", out.generator_kw),
+        ):
             sums[f"{name}_kwh"] += dt * power.sum(1)
         sums["curtailed_kwh"] += out.curtailed_kwh
         sums["violation_kwh"] += dt * out.violation_kw
@@ -154,5 +158,7 @@ class _KpiSums:
 
     def result(self, cost: FloatArray) -> FloatArray:
         price = self.core.params.cost.shortfall_usd_kwh
-        self.sums["shortfall_kwh"] = cost[:, COST_TERMS.index("shortfall")] / price if price > 0 else np.zeros(len(cost))
+        self.sums["shortfall_kwh"] = (
+            cost[:, COST_TERMS.index("shortfall")] / price if price > 0 else np.zeros(len(cost))
+        )
         return np.stack([np.where(np.isfinite(self.sums[k]), self.sums[k], np.nan) for k in KPIS], 1)

@@ -14,7 +14,15 @@ from qevgrid.runner.schema import RunConfig
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "v2g_ppo.yaml"
 TINY_ENV = {"n_sockets": 3, "dt_h": 1.0}
-TINY_AGENT = {"n_envs": 4, "n_steps": 24, "batch_size": 96, "n_epochs": 2, "threads": 1, "warm_days": 4, "warm_epochs": 1}
+TINY_AGENT = {
+    "n_envs": 4,
+    "n_steps": 24,
+    "batch_size": 96,
+    "n_epochs": 2,
+    "threads": 1,
+    "warm_days": 4,
+    "warm_epochs": 1,
+}
 TINY_RUN = {"total_steps": 192, "eval_every": 96, "eval_episodes": 3, "ruler_episodes": 2}
 
 

@@ -87,7 +87,9 @@ def test_learners_can_be_loaded() -> None:
     assert all(hasattr(load_object(path), "load") for path in LEARNERS.values())
 
 
-@pytest.mark.parametrize(("name", "near"), [("optimun", "'optimum'"), ("rolling_reserv", "'rolling_reserve'"), ("xyz", "")])
+@pytest.mark.parametrize(
+    ("name", "near"), [("optimun", "'optimum'"), ("rolling_reserv", "'rolling_reserve'"), ("xyz", "")]
+)
 def test_an_unknown_name_is_told_the_nearest(name: str, near: str) -> None:
     with pytest.raises(UserError, match=f"^'{name}' is neither a rival nor a run folder; ") as caught:
         make_rival(name)

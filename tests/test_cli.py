@@ -130,7 +130,9 @@ def test_the_run_folder_tells_what_was_run(trained: Run) -> None:
 def test_tensorboard_has_the_promised_tags(trained: Run) -> None:
     scalars = read_scalars(trained.path)
     wanted = {"rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "eval/cost_usd", "eval/score"}
-    wanted |= {f"train/{x}" for x in ("loss", "value_loss", "policy_gradient_loss", "explained_variance", "approx_kl", "std")}
+    wanted |= {
+        f"train/{x}" for x in ("loss", "value_loss", "policy_gradient_loss", "explained_variance", "approx_kl", "std")
+    }
     wanted |= {f"cost/{term}_usd" for term in COST_TERMS} | {f"kpi/{name}" for name in KPIS}
     assert wanted <= set(scalars)
     assert scalars["eval/cost_usd"][0].tolist() == [0, 96, 192]  # environment steps
@@ -249,7 +251,9 @@ def test_the_printed_table_is_the_same_best_first(evaluated: Evaluated) -> None:
 
 def test_episodes_have_a_row_an_agent_and_day(evaluated: Evaluated) -> None:
     rows = rows_of(evaluated.path / "episodes.csv")
-    assert [(row["agent"], row["seed"]) for row in rows] == [(a, s) for a in ("small", *AGENTS) for s in ("1000", "1001")]
+    assert [(row["agent"], row["seed"]) for row in rows] == [
+        (a, s) for a in ("small", *AGENTS) for s in ("1000", "1001")
+    ]
     worlds = {(row["seed"], row["fingerprint"]) for row in rows}
     assert len(worlds) == 2  # all agents play the same days
     for table in rows_of(evaluated.path / "table.csv"):
@@ -579,7 +583,9 @@ def test_a_solver_without_a_solution(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     solve, out = LinearProgram.solve, tmp_path / "out"
-    monkeypatch.setattr(LinearProgram, "solve", lambda self, **options: solve(self, **(options | {"time_limit_s": 0.0})))
+    monkeypatch.setattr(
+        LinearProgram, "solve", lambda self, **options: solve(self, **(options | {"time_limit_s": 0.0}))
+    )
     told = run_train(capsys, out) if name == "train" else run_evaluate(capsys, out, "idle")
     assert_refused(told, "HiGHS found no solution in 0 s", "raise the solver's time limit")
     assert not out.exists()

@@ -27,11 +27,9 @@ def test_the_promised_configuration_is_there() -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_it_is_complete(path: Path) -> None:
-    """The file has every key, in the schema's order, and nothing is changed by reading it."""
+    """The file has every key, in the schema's order."""
     text = dump(load_config(RunConfig, path))
     assert keys_of(load_tree(path)) == keys_of(yaml.safe_load(text))
-    (again := path.parent / path.name).exists()
-    assert load_config(RunConfig, again) == load_config(RunConfig, path)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

@@ -29,8 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 ACN_HEADER = (
-    "arrival,departure,requested_energy (kWh),delivered_energy (kWh),"
-    "station_id,session_id,estimated_departure,claimed"
+    "arrival,departure,requested_energy (kWh),delivered_energy (kWh),station_id,session_id,estimated_departure,claimed"
 )
 PLAIN_HEADER = "arrival,departure,energy_kwh"
 ALL_HEADER = f"{PLAIN_HEADER},socket,declared_departure,battery_kwh,arrival_soc,max_kw"
@@ -76,9 +75,7 @@ def acn_item(**changes: object) -> dict[str, object]:
         "stationID": "2-39-79-378",
         "sessionID": "2_39_79_378_1",
         "timezone": "America/Los_Angeles",
-        "userInputs": [
-            {"kWhRequested": 12.5, "requestedDeparture": "Wed, 25 Apr 2018 14:08:04 GMT"}
-        ],
+        "userInputs": [{"kWhRequested": 12.5, "requestedDeparture": "Wed, 25 Apr 2018 14:08:04 GMT"}],
     }
     return item | changes
 
@@ -243,9 +240,7 @@ def test_dirt_is_dropped_and_counted(tmp_path: Path, row: str, report: dict[str,
         (acn_row(session="", station=""), {}),
     ],
 )
-def test_unusual_sessions_are_kept_and_counted(
-    tmp_path: Path, row: str, report: dict[str, int]
-) -> None:
+def test_unusual_sessions_are_kept_and_counted(tmp_path: Path, row: str, report: dict[str, int]) -> None:
     table = sessions(tmp_path, ACN_HEADER, GOOD, row)
     assert table.report == {"rows": 2, "kept": 2} | report
 
@@ -259,9 +254,7 @@ def test_missing_request_falls_back_to_delivered(tmp_path: Path) -> None:
     assert sessions(tmp_path, ACN_HEADER, acn_row(requested="")).energy_kwh.tolist() == [9.0]
 
 
-@pytest.mark.parametrize(
-    ("second", "overlaps"), [("09:59", 1), ("10:00", 0)], ids=["inside", "at the end"]
-)
+@pytest.mark.parametrize(("second", "overlaps"), [("09:59", 1), ("10:00", 0)], ids=["inside", "at the end"])
 def test_overlaps_on_one_socket_are_counted(tmp_path: Path, second: str, overlaps: int) -> None:
     later = acn_row(f"2019-09-02 {second}:00-07:00", "2019-09-02 12:00:00-07:00", session="s2")
     table = sessions(tmp_path, ACN_HEADER, later, acn_row())
@@ -407,9 +400,7 @@ def test_a_bad_file_is_one_line(tmp_path: Path, text: str, words: str) -> None:
         ({"userInputs": "none"}, "userInputs", "is not a list of inputs; repair"),
     ],
 )
-def test_a_bad_json_item_is_one_line(
-    tmp_path: Path, changes: dict[str, object], column: str, text: str
-) -> None:
+def test_a_bad_json_item_is_one_line(tmp_path: Path, changes: dict[str, object], column: str, text: str) -> None:
     path = acn_json(tmp_path, acn_item(), acn_item(sessionID="2", **changes))
     with pytest.raises(UserError) as error:
         load_sessions(path)
@@ -424,9 +415,7 @@ def test_a_json_ending_means_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("load", [load_sessions, load_prices])
-def test_unreadable_files_name_the_path(
-    tmp_path: Path, load: Callable[[Path], SessionTable | PriceTable]
-) -> None:
+def test_unreadable_files_name_the_path(tmp_path: Path, load: Callable[[Path], SessionTable | PriceTable]) -> None:
     damaged, binary = tmp_path / "damaged.gz", tmp_path / "binary.csv"
     damaged.write_bytes(gzip.compress(b"arrival,departure\n" * 99)[:-9])
     binary.write_bytes(b"arrival\xff\xfe,departure")
@@ -468,9 +457,7 @@ def naive_hours(start: str, hours: int, step_min: int = 60) -> list[str]:
     return [str(first + timedelta(minutes=step_min * i)) for i in range(count)]
 
 
-def plain_prices(
-    times: list[str], prices: list[float] | None = None, column: str = "price_usd_kwh"
-) -> str:
+def plain_prices(times: list[str], prices: list[float] | None = None, column: str = "price_usd_kwh") -> str:
     values = prices if prices is not None else [float(i) for i in range(len(times))]
     rows = [f"{time},{value!r}" for time, value in zip(times, values, strict=True)]
     return "\n".join([f"time,{column}", *rows]) + "\n"
@@ -787,9 +774,7 @@ def test_a_bad_ember_file_is_one_line(tmp_path: Path, old: str, new: str, text: 
         ({"fill_h": math.nan}, "env.price_fill_h=nan"),
     ],
 )
-def test_bad_price_options_are_refused(
-    tmp_path: Path, options: dict[str, float], text: str
-) -> None:
+def test_bad_price_options_are_refused(tmp_path: Path, options: dict[str, float], text: str) -> None:
     with pytest.raises(UserError, match=text):
         prices(tmp_path, plain_prices(naive_hours("2024-05-01", 24)), **options)
 
@@ -847,9 +832,7 @@ def test_impossible_windows_are_refused(window: tuple[float, float, int], text: 
 # ---------------------------------------------------------------- split
 
 
-@pytest.mark.parametrize(
-    ("number", "share", "held"), [(4, 0.25, 1), (10, 0.25, 3), (4, 0.01, 1), (4, 0.99, 3)]
-)
+@pytest.mark.parametrize(("number", "share", "held"), [(4, 0.25, 1), (10, 0.25, 3), (4, 0.01, 1), (4, 0.99, 3)])
 def test_split_is_by_date_and_disjoint(number: int, share: float, held: int) -> None:
     days = np.random.default_rng(3).permutation(np.arange(100, 100 + number))
     train, held_out = split_days(np.concatenate([days, days]), share)
@@ -911,9 +894,7 @@ def test_no_common_day_names_both_ranges() -> None:
         ),
     ],
 )  # fmt: skip
-def test_real_sessions_load_with_known_counts(
-    site: str, report: dict[str, int], sockets: int
-) -> None:
+def test_real_sessions_load_with_known_counts(site: str, report: dict[str, int], sockets: int) -> None:
     path = real_file(f"acn_{site}_2019-09_2019-12.csv.gz")
     table = load_sessions(path)
     assert table.report == report
@@ -922,12 +903,9 @@ def test_real_sessions_load_with_known_counts(
         rows = list(csv.DictReader(file))
     assert table.arrival_h[0] == pytest.approx(clock_h(rows[0]["arrival"]), abs=1e-9)
     assert table.arrival_h[-1] == pytest.approx(clock_h(rows[-1]["arrival"]), abs=1e-9)
-    assert table.energy_kwh.sum() == pytest.approx(
-        sum(float(row["requested_energy (kWh)"]) for row in rows)
-    )
+    assert table.energy_kwh.sum() == pytest.approx(sum(float(row["requested_energy (kWh)"]) for row in rows))
     stays = [
-        datetime.fromisoformat(row["departure"]).timestamp()
-        - datetime.fromisoformat(row["arrival"]).timestamp()
+        datetime.fromisoformat(row["departure"]).timestamp() - datetime.fromisoformat(row["arrival"]).timestamp()
         for row in rows
     ]
     assert table.stay_h.sum() == pytest.approx(sum(stays) / 3600)

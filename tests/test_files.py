@@ -253,9 +253,7 @@ def test_train_and_held_out_share_no_hour(length: int, start_h: float, tmp_path:
 
 def test_price_scale_is_that_of_training_in_every_split(tmp_path: Path) -> None:
     path = prices_file(tmp_path, 1, 8, lambda d, h: 9.0 if d > 6 else -0.5)
-    assert [days_of(prices=path, split=s).high_usd_kwh for s in ("train", "held_out", "all")] == [
-        0.5
-    ] * 3
+    assert [days_of(prices=path, split=s).high_usd_kwh for s in ("train", "held_out", "all")] == [0.5] * 3
     free = prices_file(tmp_path, 1, 4, lambda d, h: 0.0)
     assert days_of(prices=free).high_usd_kwh > 0.0  # something to divide by
 
@@ -439,9 +437,7 @@ def test_a_larger_battery_where_none_holds_the_request(tmp_path: Path) -> None:
     (large,), (full,) = visits(days, 3), visits(days, 4)
     assert large["capacity_kwh"] == pytest.approx(75 / 0.9)
     assert (large["energy_kwh"], large["target_kwh"]) == pytest.approx((75 / 9, 75 + 75 / 9))
-    assert (full["capacity_kwh"], full["target_kwh"]) == pytest.approx(
-        (200, 200)
-    )  # no more than x10
+    assert (full["capacity_kwh"], full["target_kwh"]) == pytest.approx((200, 200))  # no more than x10
     assert counts(days) == {"placed": 4, "battery_enlarged": 2, "targets_at_full": 1}
 
 
@@ -450,25 +446,19 @@ def test_arrival_charge_is_spread_but_never_below_the_floor(tmp_path: Path) -> N
     frame = [car(d, 2 * k, 2 * k + 1, 5) for d in range(1, 8) for k in range(12)]
     days = days_of(sessions=cars_file(tmp_path, frame=frame), session=session)
     soc = np.array([v["energy_kwh"] for d in range(1, 8) for v in visits(days, d)]) / 50
-    assert soc.min() == pytest.approx(0.1) and soc.max() == pytest.approx(
-        0.9
-    )  # 0.9 + 5 kWh is full
+    assert soc.min() == pytest.approx(0.1) and soc.max() == pytest.approx(0.9)  # 0.9 + 5 kWh is full
     assert 0.33 < np.median(soc) < 0.47 and len(set(soc.tolist())) > 60
 
 
 @pytest.mark.parametrize(("max_kw", "limit", "raised"), [(5, 5, 0), (99, 10, 0), (2, 4.14, 1)])
-def test_power_is_limited_by_vehicle_and_charger(
-    max_kw: float, limit: float, raised: int, tmp_path: Path
-) -> None:
+def test_power_is_limited_by_vehicle_and_charger(max_kw: float, limit: float, raised: int, tmp_path: Path) -> None:
     days = days_of(sessions=cars_file(tmp_path, car(3, 8, 20, 1, max_kw=max_kw)))
     assert visits(days, 3)[0]["limit_kw"] == pytest.approx(limit)
     assert counts(days).get("limits_raised", 0) == raised
 
 
 def test_targets_beyond_the_declared_stay_are_capped(tmp_path: Path) -> None:
-    days = days_of(
-        sessions=cars_file(tmp_path, car(3, 8, 20, 25, declared_h=10), car(3, 12, 20, 25))
-    )
+    days = days_of(sessions=cars_file(tmp_path, car(3, 8, 20, 25, declared_h=10), car(3, 12, 20, 25)))
     early, late = visits(days, 3)
     assert early["target_kwh"] == pytest.approx(20 + 0.8 * 0.95 * 10 * 2)  # two declared hours
     assert late["target_kwh"] == pytest.approx(45.0)
@@ -536,9 +526,7 @@ def arrays(days: FileDays) -> list[np.ndarray]:
     return [x for x in (*(days.sessions or ()), days.prices, days.day) if x is not None]
 
 
-def test_days_are_read_once_and_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_days_are_read_once_and_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = dated_files(tmp_path)
     train, held_out = days_of(**keys, split="train"), days_of(**keys, split="held_out")
     assert not any(x.flags.writeable for x in arrays(train) + arrays(held_out))
@@ -568,9 +556,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("key", CHANGES)
-def test_days_are_read_again_for_other(
-    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_days_are_read_again_for_other(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = dated_files(tmp_path)
     days_of(**keys)
     monkeypatch.setattr(files, "_read", None)
@@ -727,9 +713,7 @@ def test_real_nights_of_clock_change_are_whole_days() -> None:
     for night in (date(2019, 3, 31), date(2019, 10, 27), date(2022, 3, 27), date(2022, 10, 30)):
         row = days.day.tolist().index(night.toordinal())
         assert days.prices is not None and np.isfinite(days.prices[row]).all()
-        np.testing.assert_allclose(
-            days.prices[row], table.price_usd_kwh[table.day == night.toordinal()][0]
-        )
+        np.testing.assert_allclose(days.prices[row], table.price_usd_kwh[table.day == night.toordinal()][0])
 
 
 def test_real_dates_of_prices_and_sessions_agree() -> None:

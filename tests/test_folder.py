@@ -48,9 +48,7 @@ def test_nothing_is_created_before_the_first_file(tmp_path: Path, names: tuple |
         (None, True, ["nothing to resume", "does not exist or is empty"]),
     ],
 )
-def test_refused_folders(
-    tmp_path: Path, names: list[str] | None, resume: bool, said: list[str]
-) -> None:
+def test_refused_folders(tmp_path: Path, names: list[str] | None, resume: bool, said: list[str]) -> None:
     path = tmp_path / "a"
     if names is not None:
         fill(path, *names)
@@ -104,9 +102,7 @@ def test_read_run(tmp_path: Path, asked: str, said: str | None) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("old", ["old", None])
-def test_a_failed_write_changes_nothing(
-    tmp_path: Path, error: type[BaseException], old: str | None
-) -> None:
+def test_a_failed_write_changes_nothing(tmp_path: Path, error: type[BaseException], old: str | None) -> None:
     run = RunFolder(tmp_path / "a")
     if old:
         run.write_text(run.model_zip, old)

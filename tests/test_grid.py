@@ -63,9 +63,7 @@ def walk(feeder: Feeder, line: int) -> set[int]:
     while frontier:
         bus = frontier.pop()
         fed.add(bus)
-        frontier += [
-            int(b) for a, b in zip(feeder.from_bus, feeder.to_bus, strict=True) if a == bus
-        ]
+        frontier += [int(b) for a, b in zip(feeder.from_bus, feeder.to_bus, strict=True) if a == bus]
     return fed
 
 
@@ -129,9 +127,7 @@ def test_feeder_is_read_only_and_survives_pickle() -> None:
 )
 def test_feeder_refuses_bad_data(change: dict[str, Any], message: str) -> None:
     two = np.array([0.1, 0.1])
-    good = Feeder(
-        "toy", 10.0, np.array([0, 1]), np.array([1, 2]), two, two, np.ones(3), np.ones(3), two
-    )
+    good = Feeder("toy", 10.0, np.array([0, 1]), np.array([1, 2]), two, two, np.ones(3), np.ones(3), two)
     with pytest.raises(UserError, match=message):
         replace(good, **change)
 
@@ -253,9 +249,7 @@ def test_lindistflow_voltages_follow_from_its_flows() -> None:
     flow_kw, flow_kvar = model.flows(*args)
     v2 = np.full((33, 33), 1.02**2)
     for line in range(feeder.n_line):
-        drop_kv2 = 2e-3 * (
-            feeder.r_ohm[line] * flow_kw[:, line] + feeder.x_ohm[line] * flow_kvar[:, line]
-        )
+        drop_kv2 = 2e-3 * (feeder.r_ohm[line] * flow_kw[:, line] + feeder.x_ohm[line] * flow_kvar[:, line])
         v2[:, feeder.to_bus[line]] = v2[:, feeder.from_bus[line]] - drop_kv2 / 12.66**2
     v2[model.dead_bus] = 0.0
     np.testing.assert_allclose(model.v2(*args, v_source=1.02), v2, rtol=0, atol=1e-12)
@@ -287,15 +281,11 @@ def test_lindistflow_is_optimistic_where_all_consume() -> None:
     assert (linear - exact).max() <= 0.010
 
 
-@pytest.mark.parametrize(
-    ("line", "dead"), [(31, {32}), (20, {21}), (24, {25, 26, 27, 28, 29, 30, 31, 32})]
-)
+@pytest.mark.parametrize(("line", "dead"), [(31, {32}), (20, {21}), (24, {25, 26, 27, 28, 29, 30, 31, 32})])
 def test_a_fault_disconnects_the_right_buses(line: int, dead: set[int]) -> None:
     model = lindistflow(case33bw(), SITES)
     assert set(np.flatnonzero(model.dead_bus[line + 1])) == dead
-    assert [SITES[d] for d in np.flatnonzero(model.dead_site[line + 1])] == sorted(
-        dead & set(SITES)
-    )
+    assert [SITES[d] for d in np.flatnonzero(model.dead_site[line + 1])] == sorted(dead & set(SITES))
     assert not model.dead_bus[0].any() and not model.dead_site[0].any()
     assert model.dead_bus[1].sum() == 32  # without the first line only the substation lives
 
@@ -377,9 +367,7 @@ def test_missing_ratings_get_the_default(net: Any) -> None:
     assert feeder.r_ohm[4] == pytest.approx(case33bw().r_ohm[4] / 2)
 
 
-def test_reversed_shuffled_lines_and_renumbered_buses_change_nothing(
-    pp: ModuleType, net: Any
-) -> None:
+def test_reversed_shuffled_lines_and_renumbered_buses_change_nothing(pp: ModuleType, net: Any) -> None:
     net.line[["from_bus", "to_bus"]] = net.line[["to_bus", "from_bus"]]
     net.line = net.line.iloc[::-1].reset_index(drop=True)
     pp.toolbox.reindex_buses(net, {bus: 100 - bus for bus in range(33)})

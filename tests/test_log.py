@@ -212,9 +212,7 @@ def test_overrides_may_stand_between_options() -> None:
         (["--config", "x", "--seed", "a"], "invalid int value: 'a'; see train.py --help"),
     ],
 )
-def test_argument_errors_name_the_remedy(
-    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_argument_errors_name_the_remedy(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.parse_args(parser(), argv)
     told = capsys.readouterr().err
@@ -234,17 +232,13 @@ def test_format_table() -> None:
         {"agent": "ppo", "score": 0.9123456, "n": 5},
         {"agent": "optimum", "score": None, "n": 12},
     ]
-    assert cli.format_table(
-        rows, {"agent": "agent", "score": "score", "n": "seeds"}
-    ).splitlines() == [
+    assert cli.format_table(rows, {"agent": "agent", "score": "score", "n": "seeds"}).splitlines() == [
         "agent     score  seeds",
         "-------  ------  -----",
         "ppo      0.9123      5",
         "optimum       -     12",
     ]
-    assert cli.format_table([{"x": 12345.678}, {"x": math.nan}], ["x"]).split() == [
-        *("x", "-----", "12346", "nan")
-    ]
+    assert cli.format_table([{"x": 12345.678}, {"x": math.nan}], ["x"]).split() == [*("x", "-----", "12346", "nan")]
 
 
 def test_progress_is_silent_unless_a_terminal(

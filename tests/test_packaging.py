@@ -72,8 +72,7 @@ def test_every_data_file_is_package_data() -> None:
     forgotten = [
         str(path)
         for path in shipped_files()
-        if path.suffix != ".py"
-        and not any(fnmatch(path.name, glob) for glob in patterns.get(package_of(path), []))
+        if path.suffix != ".py" and not any(fnmatch(path.name, glob) for glob in patterns.get(package_of(path), []))
     ]
     assert not forgotten
 
@@ -144,9 +143,7 @@ def unpinned(requirement: Requirement, seen: set[str]) -> Iterator[str]:
     except importlib.metadata.PackageNotFoundError:
         return  # an extra that is not installed here
     for child in children:
-        if not child.marker or any(
-            child.marker.evaluate({"extra": extra}) for extra in {"", *requirement.extras}
-        ):
+        if not child.marker or any(child.marker.evaluate({"extra": extra}) for extra in {"", *requirement.extras}):
             yield from unpinned(child, seen)
 
 

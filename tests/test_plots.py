@@ -76,9 +76,7 @@ class TestTrace:
         back = DayTrace.from_dict(json.loads(text))
         for field in fields(DayTrace):
             if field.name != "soc" or played:
-                np.testing.assert_array_equal(
-                    getattr(back, field.name), getattr(trace, field.name), err_msg=field.name
-                )
+                np.testing.assert_array_equal(getattr(back, field.name), getattr(trace, field.name), err_msg=field.name)
         assert back.outage.dtype == np.bool_
 
     def test_nan_is_none_and_no_limit_is_infinite(self):
@@ -210,9 +208,7 @@ class TestDay:
         figure = viewer.day_figure([make_trace(agent=f"agent {i}") for i in range(9)])
         boxes = [ax.get_position() for ax in figure.axes]
         apart = [
-            a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0
-            for i, a in enumerate(boxes)
-            for b in boxes[:i]
+            a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0 for i, a in enumerate(boxes) for b in boxes[:i]
         ]
         assert all(apart)
 
@@ -281,10 +277,7 @@ class TestFrame:
         assert count_red(served) == 0
 
     def test_pyplot_stays_unloaded(self):
-        code = (
-            "import sys, qevgrid.envs.v2g.viewer, qevgrid.runner.plots;"
-            "sys.exit('matplotlib.pyplot' in sys.modules)"
-        )
+        code = "import sys, qevgrid.envs.v2g.viewer, qevgrid.runner.plots;sys.exit('matplotlib.pyplot' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -349,10 +342,7 @@ class TestCost:
         assert named == {"energy", "wear", "terminal", "unserved critical", "total"}
 
     def test_every_term_of_the_environment_has_a_colour_of_its_own(self):
-        terms = (
-            "energy wear unserved_critical unserved_other generator reserve violation shortfall "
-            "terminal"
-        ).split()
+        terms = ("energy wear unserved_critical unserved_other generator reserve violation shortfall terminal").split()
         assert set(plots.TERM_COLORS) == set(terms)
         assert len(set(plots.TERM_COLORS.values())) == len(terms)
 

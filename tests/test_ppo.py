@@ -188,12 +188,15 @@ def test_shaping_telescopes() -> None:
         np.testing.assert_allclose((shaped - plain)[first:last].sum(0), -worth, atol=1e-4)
 
 
-def test_shaping_by_stage() -> None:
+def test_shaping_by_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is parked when an episode begins, so a made-up potential stands in that is not 0 there."""
     env = shaped_env(gamma=0.9)
+    monkeypatch.setattr(env, "potential", lambda obs: obs.sum(1, dtype=np.float64))
     obs, shaped, ends = rollout(env, 30)
     _, plain, _ = rollout(vector_env(), 30)
     worth = np.array([env.potential(x) for x in obs])
     later = np.where(ends, 0.0, worth[1:])
+    assert ends.any() and np.all(worth[1:][ends] != 0.0)
     np.testing.assert_allclose(shaped, plain + 0.9 * later - worth[:-1], atol=1e-5)
 
 
@@ -261,7 +264,7 @@ def test_a_regime_of_few_stages_is_left_alone() -> None:
     params = V2GParams()
     regimes, obs = Regimes(params), regime_observations(params, 60)
     obs[..., regimes.outage] = 0.0
-    obs[:FEWEST - 1, 0, regimes.outage] = 1.0
+    obs[: FEWEST - 1, 0, regimes.outage] = 1.0
     buffer = RolloutBuffer(60, gym.spaces.Box(-1, 1, obs.shape[2:]), gym.spaces.Box(-1, 1, (3,)), n_envs=4)
     buffer.observations, buffer.advantages = obs, np.full((60, 4), 7.0)
     regimes.normalise(buffer)
@@ -431,7 +434,14 @@ def test_the_best_models_cost_is_the_one_reported(whole_run: Path) -> None:
 
 def test_ppo_learns_a_calm_day(tmp_path: Path) -> None:
     """From noise to better than random actions and than not charging at all."""
-    agent = no_warm_start() | {"n_envs": 16, "batch_size": 384, "n_epochs": 6, "lr": 3e-3, "actor": (16,), "critic": (16,)}
+    agent = no_warm_start() | {
+        "n_envs": 16,
+        "batch_size": 384,
+        "n_epochs": 6,
+        "lr": 3e-3,
+        "actor": (16,),
+        "critic": (16,),
+    }
     config = tiny_config(env=CALM, agent=agent, total_steps=9600, eval_every=9600, ruler_episodes=0, eval_episodes=16)
     run = loop.train(config, tmp_path / "run")
     start, end = (float(row["cost_usd"]) for row in rows_of(run.evaluations_csv))

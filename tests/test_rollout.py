@@ -195,7 +195,10 @@ def assert_same(a: Episodes, b: Episodes) -> None:
 def test_joined_parts_are_the_whole() -> None:
     core = core_of("default")
     whole = play(core, make_rival("optimum"), SEEDS, keep=[0, 2])
-    parts = [play(core, make_rival("optimum"), SEEDS[:2], keep=[0]), play(core, make_rival("optimum"), SEEDS[2:], keep=[0])]
+    parts = [
+        play(core, make_rival("optimum"), SEEDS[:2], keep=[0]),
+        play(core, make_rival("optimum"), SEEDS[2:], keep=[0]),
+    ]
     parts[0].ms_per_decision, parts[1].ms_per_decision = 1.0, 4.0
     joined = Episodes.join(parts)
     assert_same(whole, joined)

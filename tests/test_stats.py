@@ -130,9 +130,7 @@ class TestMeans:
         rng, hits = _rng(11), 0
         shift = 0.0 if strata is None else np.where(strata, 50.0, -50.0)
         for _ in range(400):
-            got = stats.mean_interval(
-                rng.standard_normal(60) + shift, rng, resamples=400, strata=strata
-            )
+            got = stats.mean_interval(rng.standard_normal(60) + shift, rng, resamples=400, strata=strata)
             hits += got.lo <= 0.0 <= got.hi
         assert 0.90 < hits / 400 < 0.98  # 95 % nominal, 1.1 % standard error of this simulation
 
@@ -178,9 +176,7 @@ class TestAgarwal:
         assert stats.iqm([[1.0, 2.0], [3.0, 100.0]]) == pytest.approx(2.5)
 
     def test_iqm_interval_holds_the_value_and_shrinks_with_runs(self):
-        few, many = (
-            stats.iqm_interval(_rng(1).normal(size=(n, 3)), _rng(), resamples=500) for n in (5, 80)
-        )
+        few, many = (stats.iqm_interval(_rng(1).normal(size=(n, 3)), _rng(), resamples=500) for n in (5, 80))
         assert few.lo < few.value < few.hi
         assert many.hi - many.lo < 0.5 * (few.hi - few.lo)
 

@@ -18,6 +18,8 @@ inlined: Any = njit(cache=True, inline="always")
 
 DT_H, ETA_CHARGE, ETA_DISCHARGE, TAPER_SOC, RESERVE_SHARE, RESERVE_RISK, RESERVE_HOURS_H = range(7)
 REWARD_SCALE, PER_DAY, POWER_SCALE_KW, FLEET_KW = range(7, 11)
+N_FLEET, N_SOCKET = 8, 6
+"""Entries of the observation for the fleet and for each socket; ``observe.py`` names them."""
 N_CONSTANTS = 11
 """Where each number stands in ``PlantArrays.constants``; ``core._constants`` fills them in."""
 

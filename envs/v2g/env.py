@@ -41,6 +41,7 @@ class V2GEnv(CoreEnv):
         site{d}_outage*        Supply lost, for how long (days), probability that it will be
         site{d}_critical, ...  Loads over twice their peak, PV over its rating, now and in 4 h
         plugged_share, ...     The fleet: share plugged in, energy it can give, take and needs
+        island_*_share         Load of dark sites over what their vehicles could give now
         progress               Share of the episode that is over
         socket{i}_*            Plugged in, state of charge, energy needed, time left as
                                declared (days), power needed over power available, power

@@ -7,6 +7,8 @@ from qevgrid.envs.v2g.arrays import (
     ETA_CHARGE,
     ETA_DISCHARGE,
     FLEET_KW,
+    N_FLEET,
+    N_SOCKET,
     PER_DAY,
     POWER_SCALE_KW,
     RESERVE_HOURS_H,
@@ -193,11 +195,12 @@ def _observe(plant, world, state, b, obs):
     t = state.stage[b]
     for g in range(n_known):
         obs[b, g] = world.known[b, t, g]
-    here, spare, room, need, must = 0.0, 0.0, 0.0, 0.0, 0.0
+    here, spare, room, need, must, ready = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    now = min(t, world.buy_usd_kwh.shape[1] - 1)
     for i in range(n_sockets):
-        at = n_known + 6 + 6 * i
+        at = n_known + N_FLEET + N_SOCKET * i
         if not state.plugged[b, i]:
-            for f in range(6):
+            for f in range(N_SOCKET):
                 obs[b, at + f] = 0.0
             continue
         k = state.slot[b, i]
@@ -218,10 +221,28 @@ def _observe(plant, world, state, b, obs):
         room += min(cap - energy, 4.0 * power)
         need += short
         must += pace * power
+        if world.outage[b, now, plant.site[i]]:
+            ready += min(min(plant.discharge_kw[i], power), fall * eta_d / dt)
+    critical, other = _island_need_kw(plant, world, b, now)
     at = n_known
     obs[b, at] = here / n_sockets
     obs[b, at + 1] = spare / (4.0 * fleet_kw)
     obs[b, at + 2] = room / (4.0 * fleet_kw)
     obs[b, at + 3] = min(need / (4.0 * fleet_kw), 1.0)
     obs[b, at + 4] = min(must / fleet_kw, 1.0)
-    obs[b, at + 5] = min(t * 1.0 / world.buy_usd_kwh.shape[1], 1.0)
+    obs[b, at + 5] = min(critical / max(ready, 1e-6), 1.0)
+    obs[b, at + 6] = min((critical + other) / max(ready, 1e-6), 1.0)
+    obs[b, at + 7] = min(t * 1.0 / world.buy_usd_kwh.shape[1], 1.0)
+
+
+@inlined
+def _island_need_kw(plant, world, b, t):
+    """Critical and other load of the dark sites that PV and generators leave to the vehicles."""
+    critical, other = 0.0, 0.0
+    for d in range(len(plant.generator_kw)):
+        if world.outage[b, t, d]:
+            own = world.pv_kw[b, t, d] + plant.generator_kw[d]
+            short = max(world.critical_kw[b, t, d] - own, 0.0)
+            critical += short
+            other += max(world.critical_kw[b, t, d] + world.other_kw[b, t, d] - own, 0.0) - short
+    return critical, other

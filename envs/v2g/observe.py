@@ -1,12 +1,13 @@
 """The observation: which entries, in which order, on which scale.
 
 ``labels`` names every entry. The first G depend on the scenario alone and are tabulated at reset,
-6 describe the fleet, then 6 a socket. Everything lies in [-1, 1].
+8 describe the fleet, then 6 a socket. Everything lies in [-1, 1].
 """
 
 import numpy as np
 
 from qevgrid.envs.types import Float32Array, FloatArray, IntArray
+from qevgrid.envs.v2g.arrays import N_FLEET, N_SOCKET
 from qevgrid.envs.v2g.forecast import ahead, outage_elapsed, outage_probability
 from qevgrid.envs.v2g.params import V2GParams
 from qevgrid.envs.v2g.scenario import LOAD_PHI_H, PRICE_PHI_H, PV_PHI_H, Scenario
@@ -14,9 +15,10 @@ from qevgrid.envs.v2g.scenario import LOAD_PHI_H, PRICE_PHI_H, PV_PHI_H, Scenari
 PRICE_LEADS_H = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0, 16.0, 20.0)
 OUTAGE_LEADS_H = (2.0, 4.0, 8.0)
 SITE_LEAD_H = 4.0
-FLEET = ("plugged_share", "dischargeable_4h", "chargeable_4h", "needed_4h", "obliged_share", "progress")
+FLEET = ("plugged_share", "dischargeable_4h", "chargeable_4h", "needed_4h", "obliged_share")
+FLEET += ("island_critical_share", "island_load_share", "progress")
 SOCKET = ("plugged", "soc", "needed_soc", "stay_left_days", "pace", "power")
-N_FLEET, N_SOCKET = len(FLEET), len(SOCKET)
+assert (len(FLEET), len(SOCKET)) == (N_FLEET, N_SOCKET)
 
 
 def known_labels(p: V2GParams) -> list[str]:

@@ -15,7 +15,6 @@ from qevgrid.envs.types import BoolArray, FloatArray, IntArray
 from qevgrid.envs.v2g import model
 from qevgrid.envs.v2g.plant import Plant
 
-
 EXACT_KW = 1e-9
 """How far a power of a relaxed solution may be from rest or from a minimum, and yet be there."""
 
@@ -316,8 +315,9 @@ class V2GProgram:
     def solve(self, *, time_limit_s: float = 30.0, gap_usd: float = 0.5) -> Plan:
         """Relax, hold the chargers at rest that rest in the relaxation, solve the rest exactly.
 
-        The relaxation's cost is the proven bound, and its solution the optimum if it is whole. Where
-        the restricted program misses it by more than ``gap_usd`` the whole program gets the time left.
+        The relaxation's cost is the proven bound, and its solution the optimum if it is whole.
+        Where the restricted program misses it by more than ``gap_usd`` the whole program gets the
+        time that is left.
         """
         relaxed = self.lp.solve(relax=True, time_limit_s=time_limit_s)
         if self._is_whole(relaxed.x):

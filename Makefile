@@ -45,9 +45,11 @@ lint: $(DEV) ## check style, formatting and the direction of imports
 	@$(PY) -m ruff format --check .
 	@$(VENV)/bin/lint-imports --no-logo
 
-benchmark: $(RUN) ## measure the speed of the environments
+benchmark: $(RUN) ## measure the environments beside EV2Gym, and the optimum by size
 	@echo "==> benchmarks/speed.py"
 	@$(PY) benchmarks/speed.py
+	@echo "==> benchmarks/program.py"
+	@$(PY) benchmarks/program.py
 
 clean: ## remove what tools left behind; keep .venv, runs/ and results/
 	@echo "==> removing build products and caches"

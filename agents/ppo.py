@@ -17,7 +17,7 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import VecEnv
 
 import qevgrid  # noqa: F401 - registers the environments
-from qevgrid.agents import make_rival
+from qevgrid.agents import RIVALS, make_rival
 from qevgrid.agents.base import Agent
 from qevgrid.agents.regimes import Regimes
 from qevgrid.agents.sb3_vec import SB3VecEnv
@@ -88,6 +88,8 @@ def build(config: PPOConfig, params: V2GParams, seed: int) -> PPO:
     """A fresh learner. Raises ``UserError`` for settings that do not go together."""
     torch.set_num_threads(config.threads)
     if config.warm_start is not None:
+        if config.warm_start not in RIVALS:
+            raise UserError(f"agent.warm_start={config.warm_start!r}: not a rival; rivals: {', '.join(RIVALS)}")
         rival = make_rival(config.warm_start)
         if rival.needs_scenario:
             raise UserError(

@@ -3,11 +3,12 @@
     python benchmarks/program.py                         all sizes
     python benchmarks/program.py --sockets 30 --days 1   the default size alone
 
-Medians over ``--scenarios`` days that have an outage. ``relaxation``: the linear relaxation, built
-and solved, whose cost is the proven bound. ``optimum``: everything, until the bits are whole.
-``gap``: what stays unproven, in USD and as a share of the ruler (cost of ``idle`` less the
-optimum's). ``decision``: one decision of ``rolling_reserve``, at every 8th stage of a day.
-Sizes above ``--whole-up-to`` vehicle-stages get the relaxation and the decision only.
+Medians over ``--scenarios`` days that have an outage. ``columns``: of the whole program.
+``relaxation``: the linear relaxation, built and solved, whose cost is the proven bound.
+``optimum``: everything, until the bits are whole. ``gap``: what stays unproven, in USD and as a
+share of the ruler (cost of ``idle`` less the optimum's). ``decision``: one decision of
+``rolling_reserve``, at every 8th stage of a day. Sizes above ``--whole-up-to`` (sockets times
+stages) get the relaxation and the decision only.
 """
 
 import argparse

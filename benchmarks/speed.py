@@ -134,8 +134,8 @@ def rival_python(given: str | None) -> str | None:
         return given
     python, ready = CACHE / "bin/python", CACHE / ".ready"
     if not ready.is_file():
-        print(f"making {CACHE} (once, some 700 MB)", file=sys.stderr)
-        install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "-r", PINS]
+        print(f"making {CACHE} (once, 800 MB)", file=sys.stderr)
+        install = [python, "-m", "pip", "install", "-qq", "--no-deps", "-r", PINS]
         for command in ([sys.executable, "-m", "venv", "--clear", CACHE], install):
             if subprocess.run(command, stdout=sys.stderr).returncode != 0:
                 print("EV2Gym could not be installed, see above; its pins are for Python 3.11. Going on without it: "

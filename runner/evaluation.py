@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
     folder = _fresh(request)
     _write(folder, request, rows, agents, played)
     _pictures(folder, rows, agents, {agent.name: Path(run) for run, agent in learned.items()}, keep)
-    _tensorboard(folder, rows, agents, request.config)
+    _tensorboard(folder, rows, agents, _trained_steps(request.config, learned))
     return rows
 
 
@@ -210,7 +210,13 @@ def _curve(run: Path) -> dict[str, Any] | None:
     return {"steps": data["step"], "cost_usd": data["cost_usd"]}
 
 
-def _tensorboard(folder: RunFolder, rows: list[dict[str, Any]], agents: list[Episodes], config: RunConfig) -> None:
+def _trained_steps(config: RunConfig, runs: Iterable[str]) -> int:
+    """Length of the x axis: the longest training among the runs, else the configuration's."""
+    curves = [curve for run in runs if (curve := _curve(Path(run))) is not None]
+    return max((int(curve["steps"][-1]) for curve in curves), default=config.total_steps)
+
+
+def _tensorboard(folder: RunFolder, rows: list[dict[str, Any]], agents: list[Episodes], steps: int) -> None:
     """One line an agent over the x axis of the training, so that all stand in the same charts."""
     from torch.utils.tensorboard import SummaryWriter
 
@@ -218,7 +224,7 @@ def _tensorboard(folder: RunFolder, rows: list[dict[str, Any]], agents: list[Epi
         writer = SummaryWriter(str(folder.path / "tensorboard" / episodes.agent))
         for tag, value in metrics.scalars(row, episodes).items():
             if value is not None:
-                log.flat_line(writer, tag, value, [0, config.total_steps])
+                log.flat_line(writer, tag, value, [0, steps])
         writer.close()
 
 

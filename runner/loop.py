@@ -100,6 +100,8 @@ class _Training:
             log.add_layout(self.writer, log.comparison_layout(LAYOUT_TAGS))
         self._log_ruler()
         self.started = time.monotonic()
+        if not self.rows:
+            ppo.warm_start(self.model, self.config.agent, self.config.env, self.config.seed)
         with progress(self.config.total_steps, "training") as self.bar:
             self.bar.update(done)
             try:

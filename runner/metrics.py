@@ -54,7 +54,8 @@ def gap_share(e: Episodes, idle: Episodes | None) -> float | None:
     if "bound_usd" not in e.report or idle is None:
         return None
     ruler = float((idle.total_usd - e.total_usd).sum())
-    return float((e.total_usd - e.report["bound_usd"]).sum()) / ruler if ruler > 0 else None
+    unproven = max(float((e.total_usd - e.report["bound_usd"]).sum()), 0.0)
+    return unproven / ruler if ruler > 0 else None
 
 
 def differences(agents: Sequence[Episodes], reference: Episodes) -> list[dict[str, Any]]:

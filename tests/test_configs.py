@@ -7,6 +7,7 @@ import pytest
 import yaml
 from runs import CONFIG, ROOT, rows_of, tiny_overrides
 
+from qevgrid.envs.v2g.params import V2GParams
 from qevgrid.runner.config import dump, load_config, load_tree
 from qevgrid.runner.loop import train
 from qevgrid.runner.schema import RunConfig
@@ -44,9 +45,9 @@ def test_it_trains(path: Path, tmp_path: Path) -> None:
     assert run.model_zip.is_file()
 
 
-def test_the_default_configuration_is_the_file() -> None:
-    """The schema's defaults and the shipped file agree, so that neither misleads."""
-    assert load_config(RunConfig, CONFIG) == RunConfig()
+def test_the_file_holds_the_default_world() -> None:
+    """What ``gymnasium.make`` gives without arguments is what the README's commands play."""
+    assert load_config(RunConfig, CONFIG).env == V2GParams()
 
 
 def test_a_dumped_configuration_reads_back_equal(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ class TimeOfUse(Agent):
 
     Charge where the price is in the lowest ``low`` quantile of the next day, discharge in the
     highest ``high``, keep ``floor + floor_risk * risk`` of the battery and time to reach the target.
-    The numbers are tuned by ``benchmarks/tune_tou.py`` on days of their own.
+    The numbers are tuned by ``benchmarks/tune_rivals.py`` on days of their own.
     """
 
     name: str = "tou"

@@ -484,7 +484,7 @@ def test_warm_start_comes_close_to_its_example() -> None:
             return float((model.policy.action_net(actor) - examples.action).square().mean())
 
     before = miss()
-    warm_start.imitate(model, make_rival("idle"), regimes, 64, 10, 0)
+    warm_start.imitate(model, make_rival("idle"), regimes, 64, 120, 0)
     assert miss() < 0.5 * before
 
 

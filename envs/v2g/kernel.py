@@ -192,6 +192,8 @@ def _observe(plant, world, state, b, obs):
         plant.constants[PER_DAY],
     )
     power_scale, fleet_kw = plant.constants[POWER_SCALE_KW], plant.constants[FLEET_KW]
+    per_stage, per_kw, per_slot = 1.0 / per_day, 1.0 / power_scale, 1.0 / (eta_c * dt)
+    per_stage_h = eta_d / dt
     t = state.stage[b]
     for g in range(n_known):
         obs[b, g] = world.known[b, t, g]
@@ -208,21 +210,22 @@ def _observe(plant, world, state, b, obs):
         power = min(plant.charge_kw[i], world.limit_kw[b, i, k])
         short = max(world.target_kwh[b, i, k] - energy, 0.0)
         left = max(world.declared[b, i, k] - t, 1)
-        pace = min(short / (eta_c * power * left * dt), 1.0)
+        per_kwh = 1.0 / cap
+        pace = min(short * per_slot / (power * left), 1.0)
         fall = max(energy - world.floor_kwh[b, i, k], 0.0)
         obs[b, at] = 1.0
-        obs[b, at + 1] = energy / cap
-        obs[b, at + 2] = short / cap
-        obs[b, at + 3] = min(left / per_day, 1.0)
+        obs[b, at + 1] = energy * per_kwh
+        obs[b, at + 2] = short * per_kwh
+        obs[b, at + 3] = min(left * per_stage, 1.0)
         obs[b, at + 4] = pace
-        obs[b, at + 5] = power / power_scale
+        obs[b, at + 5] = power * per_kw
         here += 1.0
         spare += min(fall * eta_d, 4.0 * min(plant.discharge_kw[i], power))
         room += min(cap - energy, 4.0 * power)
         need += short
         must += pace * power
         if world.outage[b, now, plant.site[i]]:
-            ready += min(min(plant.discharge_kw[i], power), fall * eta_d / dt)
+            ready += min(min(plant.discharge_kw[i], power), fall * per_stage_h)
     critical, other = _island_need_kw(plant, world, b, now)
     at = n_known
     obs[b, at] = here / n_sockets

@@ -1,6 +1,7 @@
 """Evaluation: agents and rivals on the same held-out days, against the ruler, as table and pictures."""
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -192,12 +193,7 @@ def _pictures(
         figures[f"day_{'outage' if dark else 'calm'}"] = day_figure([e.traces[k] for e in agents])
     curves = {name: curve for name, run in runs.items() if (curve := _curve(run)) is not None}
     if curves:
-        lines = {
-            e.agent: {"cost_usd": float(e.total_usd.mean())}
-            for e in agents
-            if e.agent in RIVALS and e.agent not in ("idle", "cheap", "llf")
-        }
-        figures["learning"] = learning_figure(curves | lines)
+        figures["learning"] = learning_figure(curves | _validation_lines(next(iter(runs.values()))))
     for name, figure in figures.items():
         save_figure(figure, folder.path / f"{name}.png")
 
@@ -208,6 +204,13 @@ def _curve(run: Path) -> dict[str, Any] | None:
         return None
     data = np.genfromtxt(file, delimiter=",", names=True, ndmin=1)
     return {"steps": data["step"], "cost_usd": data["cost_usd"]}
+
+
+def _validation_lines(run: Path) -> dict[str, Any]:
+    """What the rivals cost on the days of a run's learning curve."""
+    file = RunFolder(run).metrics_json
+    known = json.loads(file.read_text(encoding="utf-8")).get("rivals_cost_usd", {}) if file.is_file() else {}
+    return {name: {"cost_usd": cost} for name, cost in known.items() if name not in OFF_SCALE}
 
 
 def _trained_steps(config: RunConfig, runs: Iterable[str]) -> int:

@@ -128,14 +128,13 @@ class _Training:
         return done
 
     def _measure_ruler(self) -> dict[str, Episodes]:
-        """Rivals and optimum on the first validation days, as lines beside the learner's curve."""
-        seeds = self.seeds[: self.config.ruler_episodes]
-        if not seeds:
+        """Rivals and optimum on the learner's validation days, as lines beside its curve."""
+        if not self.config.ruler:
             return {}
         found = {}
-        with progress(len(seeds) * len(RIVALS_SHOWN), "ruler", "day") as bar:
+        with progress(len(self.seeds) * len(RIVALS_SHOWN), "ruler", "day") as bar:
             for name in RIVALS_SHOWN:
-                found[name] = play_rival(name, self.config.env, seeds, advance=bar.update)
+                found[name] = play_rival(name, self.config.env, self.seeds, advance=bar.update)
         return found
 
     def _log_ruler(self) -> None:
@@ -172,12 +171,10 @@ class _Training:
         )
         model.policy.set_training_mode(False)
         episodes = play(self.core, agent, self.seeds)
-        (row,) = self._table([_head(episodes, len(self.seeds))], {})
-        shown = self._table([_head(episodes, self.config.ruler_episodes)], self.ruler)[0] if self.ruler else row
-        values = metrics.scalars(row, episodes) | {"eval/score": shown["score"]}
-        log.add_scalars_flat(self.writer, values, model.num_timesteps)
+        (row,) = self._table([episodes], self.ruler)
+        log.add_scalars_flat(self.writer, metrics.scalars(row, episodes), model.num_timesteps)
         flat = {key: value for key, value in row.items() if key.startswith("cost_") and key.endswith("_usd")}
-        entry = {"step": model.num_timesteps, "cost_usd": row["cost_usd_mean"], "score": shown["score"]} | flat
+        entry = {"step": model.num_timesteps, "cost_usd": row["cost_usd_mean"], "score": row["score"]} | flat
         if entry["cost_usd"] < self.best_usd:
             self.best_usd = entry["cost_usd"]
             with self.folder.atomic_path(self.folder.model_zip) as path:
@@ -195,7 +192,7 @@ class _Training:
         """The best weights' figures, pictures, hparams."""
         agent = ppo.PPOAgent.load(self.folder.model_zip, self.folder.path.name, self.core)
         episodes = play(self.core, agent, self.seeds, keep=[_telling_day(self.core, self.seeds)])
-        row = self._table([_head(episodes, self.config.ruler_episodes)], self.ruler)[0]
+        row = self._table([episodes], self.ruler)[0]
         step = self.model.num_timesteps
         curve = {"steps": [r["step"] for r in self.rows], "cost_usd": [r["cost_usd"] for r in self.rows]}
         lines = {name: {"cost_usd": float(e.total_usd.mean())} for name, e in self.ruler.items() if name != "idle"}
@@ -204,9 +201,7 @@ class _Training:
             "day": day_figure(list(episodes.traces.values())),
         }
         if self.ruler:
-            figures["costs"] = cost_figure(
-                self._table([*self.ruler.values(), _head(episodes, self.config.ruler_episodes)], self.ruler)
-            )
+            figures["costs"] = cost_figure(self._table([*self.ruler.values(), episodes], self.ruler))
         for name, figure in figures.items():
             save_figure(figure, self.folder.path / f"{name}.png")
             log.add_figure(self.writer, f"pictures/{name}", figure, step)
@@ -215,7 +210,8 @@ class _Training:
         self.folder.write_json(
             self.folder.metrics_json,
             {
-                "steps": step, "validation_cost_usd": self.best_usd, "validation_episodes": len(self.seeds), "ruler": row,
+                "steps": step, "validation_cost_usd": self.best_usd, "validation_episodes": len(self.seeds), "validation": row,
+                "rivals_cost_usd": {name: float(e.total_usd.mean()) for name, e in self.ruler.items()},
                 "seconds": time.monotonic() - self.started, "parameters": agent.parameters, "files": self.core.files.report,
             },
         )  # fmt: skip
@@ -226,15 +222,6 @@ def _telling_day(core: V2GCore, seeds: Sequence[int]) -> int:
     """The first day with an outage, if there is one."""
     scenario = core.sampler.sample([np.random.default_rng(seed) for seed in seeds])
     return int(np.argmax(scenario.outage.any((1, 2))))
-
-
-def _head(e: Episodes, n: int) -> Episodes:
-    """The first ``n`` episodes; all where ``n`` is 0."""
-    n = n or len(e.seeds)
-    return Episodes(
-        e.agent, e.seeds[:n], e.fingerprints[:n], e.cost_usd[:n], e.total_usd[:n], e.kpi[:n], e.outage[:n],
-        e.ms_per_decision, e.parameters, {k: v[:n] for k, v in e.report.items()}, {},
-    )  # fmt: skip
 
 
 def _hparams(config: RunConfig) -> dict[str, Any]:

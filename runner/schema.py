@@ -19,6 +19,6 @@ class RunConfig:
     seed: Annotated[int, Field(ge=0, lt=2**19, description="of weights, exploration and training days")] = 0
     eval_every: Annotated[int, Field(ge=1, description="environment steps between two validations")] = 200_000
     eval_episodes: Annotated[int, Field(ge=1, description="validation days; the best weights on them are kept")] = 64
-    ruler_episodes: Annotated[
-        int, Field(ge=0, description="validation days on which rivals and optimum are shown beside the learner")
-    ] = 16
+    ruler: Annotated[
+        bool, Field(description="show rivals and optimum on the same validation days beside the learner")
+    ] = True

@@ -23,7 +23,7 @@ TINY_AGENT = {
     "warm_days": 4,
     "warm_epochs": 1,
 }
-TINY_RUN = {"total_steps": 192, "eval_every": 96, "eval_episodes": 3, "ruler_episodes": 2}
+TINY_RUN = {"total_steps": 192, "eval_every": 96, "eval_episodes": 2, "ruler": True}
 
 
 class Told(NamedTuple):

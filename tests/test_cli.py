@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from runs import CONFIG, ROOT, Told, call, files_of, rows_of, run_evaluate, run_train, tiny_overrides
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from qevgrid import evaluate, train
@@ -25,6 +24,7 @@ from qevgrid.runner.log import read_scalars
 from qevgrid.runner.metrics import TABLE_COLUMNS
 from qevgrid.runner.rollout import KPIS
 from qevgrid.runner.schema import RunConfig
+from runs import CONFIG, ROOT, Told, call, files_of, rows_of, run_evaluate, run_train, tiny_overrides
 
 PROGRAMS = {"train": train, "evaluate": evaluate}
 RUN_FILES = {
@@ -177,7 +177,7 @@ def test_an_interrupted_run_can_be_resumed(tmp_path: Path, capsys: pytest.Captur
     out = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "learning_figure", stop)
-        told = run_train(capsys, out, "ruler_episodes=0")
+        told = run_train(capsys, out, "ruler=False")
     assert told.code == 130
     assert not (out / "metrics.json").exists()
     again = python("train.py", "--config", out / "config.yaml", "--out", out, "--resume")

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import yaml
-from runs import CONFIG, ROOT, rows_of, tiny_overrides
 
 from qevgrid.envs.v2g.params import V2GParams
 from qevgrid.runner.config import dump, load_config, load_tree
 from qevgrid.runner.loop import train
 from qevgrid.runner.schema import RunConfig
+from runs import CONFIG, ROOT, rows_of, tiny_overrides
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
@@ -40,7 +40,7 @@ def test_it_says_what_it_is(path: Path) -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_it_trains(path: Path, tmp_path: Path) -> None:
-    run = train(load_config(RunConfig, path, tiny_overrides(ruler_episodes=0)), tmp_path / "run")
+    run = train(load_config(RunConfig, path, tiny_overrides(ruler=False)), tmp_path / "run")
     assert [row["step"] for row in rows_of(run.evaluations_csv)] == ["0", "96", "192"]
     assert run.model_zip.is_file()
 

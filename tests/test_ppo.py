@@ -9,7 +9,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from runs import rows_of, tiny_config
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from worlds import core_of
@@ -27,6 +26,7 @@ from qevgrid.envs.v2g.observe import N_SOCKET, known_labels
 from qevgrid.envs.v2g.params import V2GParams
 from qevgrid.runner import loop
 from qevgrid.runner.rollout import play
+from runs import rows_of, tiny_config
 
 N_SHARED = 11
 CALM = {"outage": {"share": 0.0}}
@@ -349,7 +349,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def resumable() -> Any:
-    return tiny_config(total_steps=384, eval_every=192, ruler_episodes=0)
+    return tiny_config(total_steps=384, eval_every=192, ruler=False)
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,7 @@ def test_ppo_learns_a_calm_day(tmp_path: Path) -> None:
         "actor": (16,),
         "critic": (16,),
     }
-    config = tiny_config(env=CALM, agent=agent, total_steps=9600, eval_every=9600, ruler_episodes=0, eval_episodes=16)
+    config = tiny_config(env=CALM, agent=agent, total_steps=9600, eval_every=9600, ruler=False, eval_episodes=16)
     run = loop.train(config, tmp_path / "run")
     start, end = (float(row["cost_usd"]) for row in rows_of(run.evaluations_csv))
     core, seeds = V2GCore(config.env), [loop.VALIDATION_SEEDS + k for k in range(16)]
@@ -464,7 +464,7 @@ class Chance(ppo.Agent):
 
 
 def test_levels_are_learned_by_an_mlp(tmp_path: Path) -> None:
-    config = tiny_config(env={"action": "levels"}, agent=no_warm_start() | {"policy": "mlp"}, ruler_episodes=0)
+    config = tiny_config(env={"action": "levels"}, agent=no_warm_start() | {"policy": "mlp"}, ruler=False)
     run = loop.train(config, tmp_path / "run")
     core = V2GCore(config.env)
     agent = ppo.PPOAgent.load(run.model_zip, "mine", core)

@@ -30,7 +30,7 @@ class Rolling(Agent):
         whole_stages: int = 1,
         reserve_h: float = 0.0,
         reserve_usd_kwh: float = 0.3,
-        dark_probability: float = 0.4,
+        dark_probability: float = 0.5,
         delay_usd_kwh: float = 0.02,
         time_limit_s: float = 10.0,
     ) -> None:
@@ -93,4 +93,4 @@ def plugged_vehicles(view: View, b: int, horizon: int) -> Vehicles:
 
 def rolling_reserve() -> Rolling:
     """The rolling plan that keeps a reserve in proportion to the risk; tuned by ``benchmarks/tune_rivals.py``."""
-    return Rolling("rolling_reserve", reserve_h=30.0, reserve_usd_kwh=1.0)
+    return Rolling("rolling_reserve", reserve_h=60.0, reserve_usd_kwh=2.0)

@@ -40,7 +40,7 @@ BOXES: dict[str, dict[str, tuple[float, float]]] = {
     "cheap": {"margin": (1.0, 2.0), "laxity_h": (0.0, 8.0)},
     "llf": {"connection_share": (0.1, 1.0)},
     "rolling_reserve": {
-        "reserve_h": (2.0, 60.0), "reserve_usd_kwh": (0.05, 2.0), "dark_probability": (0.1, 0.8),
+        "reserve_h": (2.0, 100.0), "reserve_usd_kwh": (0.05, 4.0), "dark_probability": (0.1, 0.8),
         "delay_usd_kwh": (0.0, 0.05),
     },
 }  # fmt: skip

@@ -152,7 +152,7 @@ def flat_line(writer: "SummaryWriter", tag: str, value: float, steps: Sequence[i
 
 
 def read_scalars(folder: str | Path) -> Scalars:
-    """Read back every scalar of one run folder: ``{tag: (steps, values)}``, nothing thinned out."""
+    """Read back every scalar of one run folder by step: ``{tag: (steps, values)}``, nothing thinned out."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     if not any(Path(folder).glob("events.out.tfevents.*")):
@@ -161,7 +161,7 @@ def read_scalars(folder: str | Path) -> Scalars:
     events.Reload()
     scalars: Scalars = {}
     for tag in events.Tags()["scalars"]:
-        points = events.Scalars(tag)
+        points = sorted(events.Scalars(tag), key=lambda point: point.step)  # files come in order of name
         steps = np.array([point.step for point in points], dtype=np.int64)
         scalars[tag] = steps, np.array([point.value for point in points], dtype=np.float64)
     return scalars

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from worlds import Car, begin, by_hand, core_of, cost_usd, drawn, info_of, play, total_usd
 
 from qevgrid.agents import LEARNERS, RIVALS, is_rival, load_object, make_rival
 from qevgrid.agents.base import Agent
@@ -19,6 +18,7 @@ from qevgrid.envs.v2g.params import V2GParams
 from qevgrid.envs.v2g.scenario import Scenario
 from qevgrid.runner import metrics
 from qevgrid.runner.rollout import play as play_episodes
+from worlds import Car, begin, by_hand, core_of, cost_usd, drawn, info_of, play, total_usd
 
 SIZE = 3
 SHAPED_WORLDS = ("default", "sites", "amperes")

@@ -11,7 +11,6 @@ import pytest
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
-from worlds import core_of
 
 import qevgrid  # noqa: F401 - registers the environments
 from qevgrid.agents import make_rival, ppo, warm_start
@@ -27,6 +26,7 @@ from qevgrid.envs.v2g.params import V2GParams
 from qevgrid.runner import loop
 from qevgrid.runner.rollout import play
 from runs import rows_of, tiny_config
+from worlds import core_of
 
 N_SHARED = 11
 CALM = {"outage": {"share": 0.0}}

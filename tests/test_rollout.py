@@ -5,7 +5,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from worlds import WORLDS, Car, by_hand, core_of
 
 import qevgrid  # noqa: F401 - registers the environments
 from qevgrid.agents import make_rival
@@ -17,6 +16,7 @@ from qevgrid.envs.v2g.params import V2GParams
 from qevgrid.envs.v2g.scenario import Scenario
 from qevgrid.runner.parallel import CHUNK, play_rival
 from qevgrid.runner.rollout import KPIS, Episodes, play
+from worlds import WORLDS, Car, by_hand, core_of
 
 SEEDS = [3, 4, 2**33 + 1]
 PLAIN: dict[str, Any] = {

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from worlds import WORLDS, Car, Played, begin, by_hand, copied, core_of, drawn, play
 
 from qevgrid.envs.types import FloatArray
 from qevgrid.envs.v2g import constraints
 from qevgrid.envs.v2g.core import Batch, V2GCore
 from qevgrid.envs.v2g.model import COST_TERMS
 from qevgrid.envs.v2g.scenario import Scenario
+from worlds import WORLDS, Car, Played, begin, by_hand, copied, core_of, drawn, play
 
 Decide = Callable[[Batch], FloatArray]
 SIZE = 48

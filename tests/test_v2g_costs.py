@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from worlds import Car, begin, by_hand, cost_usd
 
 from qevgrid.envs.grid import Feeder
 from qevgrid.envs.v2g import plant as plant_module
@@ -16,6 +15,7 @@ from qevgrid.envs.v2g.core import V2GCore
 from qevgrid.envs.v2g.model import COST_TERMS
 from qevgrid.envs.v2g.params import V2GParams
 from qevgrid.envs.v2g.scenario import Scenario
+from worlds import Car, begin, by_hand, cost_usd
 
 CHARGER = {"power_kw": (10.0,), "eta_charge": 0.9, "eta_discharge": 0.8}
 SITE = {

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from worlds import begin, core_of, drawn, info_of, rngs
 
 from qevgrid.agents.base import Agent
 from qevgrid.agents.heuristics import ChargeAndServe, Cheap, Idle, LeastLaxityFirst, TimeOfUse
@@ -18,6 +17,7 @@ from qevgrid.envs.v2g.params import V2GParams
 from qevgrid.envs.v2g.plant import build_plant
 from qevgrid.envs.v2g.scenario import Scenario, draw_outages
 from qevgrid.envs.v2g.sessions import Sessions
+from worlds import begin, core_of, drawn, info_of, rngs
 
 AGENTS: dict[str, Callable[[], Agent]] = {
     "idle": Idle,

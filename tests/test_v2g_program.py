@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from worlds import WORLDS, Car, begin, by_hand, core_of, drawn, info_of, play, rngs, total_usd
 
 from qevgrid.agents.base import Agent
 from qevgrid.agents.heuristics import ChargeAndServe, Cheap, Idle, LeastLaxityFirst, TimeOfUse
@@ -18,6 +17,7 @@ from qevgrid.envs.v2g.params import V2GParams
 from qevgrid.envs.v2g.program import V2GProgram
 from qevgrid.envs.v2g.scenario import Scenario
 from qevgrid.envs.v2g.sessions import Sessions
+from worlds import WORLDS, Car, begin, by_hand, core_of, drawn, info_of, play, rngs, total_usd
 
 SIZE, GAP_USD = 3, 0.05
 SEED = {"taper": 3, "direct_current": 20, "weak_feeder": 24}

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from worlds import WORLDS, begin, core_of, drawn, play
 
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import FloatArray
@@ -15,6 +14,7 @@ from qevgrid.envs.v2g.params import SESSION_KINDS, V2GParams
 from qevgrid.envs.v2g.plant import LOAD_CEILING, Plant
 from qevgrid.envs.v2g.scenario import Scenario
 from qevgrid.envs.v2g.sessions import Sessions
+from worlds import WORLDS, begin, core_of, drawn, play
 
 ALL = set(Scenario._fields)
 WEATHER = {"pv_kw", "pv_profile", "pv_dev"}

@@ -5,35 +5,39 @@ from collections.abc import Sequence
 from pathlib import Path
 
 try:
+    from qevgrid.agents import LEARNERS, RIVALS
     from qevgrid.runner.cli import Parser, add_names, parse_args, run_cli, split_names
 except ModuleNotFoundError as missing:
     if missing.name != "qevgrid":
         raise
     sys.exit("qevgrid is not installed here; run: pip install -c constraints.txt -e .")
 
-EXAMPLES = """
-rivals: idle cheap llf tou serve rolling rolling_reserve optimum
+EXAMPLES = f"""
+rivals: {" ".join(RIVALS)}
         (idle is the score's 0, optimum with perfect foresight its 1)
+learned agents: run folders of train.py ({" ".join(LEARNERS)})
 
 examples:
   python evaluate.py idle tou serve optimum --config configs/v2g_ppo.yaml --episodes 20
   python evaluate.py runs/v2g_ppo_0 rolling_reserve optimum --config configs/v2g_ppo.yaml --episodes 100 --out results/mine
   python evaluate.py idle serve --config configs/v2g_ppo.yaml env.outage.share=1.0 env.n_sockets=50
+  python evaluate.py runs/v2g_hybrid_0 hybrid optimum --config configs/v2g_hybrid.yaml agent.sampler=neal
 
 Every agent plays the same days. DIR gets table.csv, episodes.csv, evaluation.json, pictures and
-TensorBoard events. A learned agent needs the env.* keys that it was trained with.
+TensorBoard events. A learned agent needs the env.* keys that it was trained with. The configuration's
+agent section says how all agents of its kind decide here; those of another kind keep their own settings.
 """
 
 
 def _parser() -> Parser:
     parser = Parser(prog="evaluate.py", description=__doc__, epilog=EXAMPLES)
-    parser.add_argument("--config", type=Path, help="YAML file with the env section, e.g. configs/v2g_ppo.yaml")
+    parser.add_argument("--config", type=Path, help="YAML file of env and agent, e.g. configs/v2g_ppo.yaml")
     parser.add_argument("--episodes", type=int, default=20, help="held-out days (default 20)")
     parser.add_argument("--seed", type=int, default=1000, help="seed of the first day (default 1000)")
     parser.add_argument("--out", type=Path, default=Path("results/evaluation"), help="folder of the results")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results in that folder")
     parser.add_argument("--no-ruler", action="store_true", help="do not compute idle and optimum: no scores")
-    parser.add_argument("--jobs", type=int, help="processes for the slow rivals (default: all cores)")
+    parser.add_argument("--jobs", type=int, help="processes for the slow agents (default: all cores)")
     add_names(parser)
     return parser
 

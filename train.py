@@ -5,18 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 try:
+    from qevgrid.agents import LEARNERS
     from qevgrid.runner.cli import Parser, add_overrides, describe, parse_args, run_cli
 except ModuleNotFoundError as missing:
     if missing.name != "qevgrid":
         raise
     sys.exit("qevgrid is not installed here; run: pip install -c constraints.txt -e .")
 
-EXAMPLES = """
+EXAMPLES = f"""
+learned agents (agent.kind): {" ".join(LEARNERS)}
+
 examples:
   python train.py --config configs/v2g_ppo.yaml
   python train.py --config configs/v2g_ppo.yaml --seed 3 --out runs/small agent.lr=1e-3 env.n_sockets=10
   python train.py --config configs/v2g_ppo.yaml env.sessions=sessions.csv env.prices=prices.csv
   python train.py --config configs/v2g_ppo.yaml --out runs/small --resume
+  python train.py --config configs/v2g_hybrid.yaml agent.sampler=neal
   tensorboard --logdir runs
 
 A run folder holds config.yaml, model.zip (the best weights on the validation days), checkpoints/,
@@ -30,7 +34,9 @@ def _parser() -> Parser:
     parser.add_argument("--seed", type=int, help="replaces the file's seed")
     parser.add_argument("--out", type=Path, help="run folder; default runs/<config>_<seed>")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
-    parser.add_argument("--keys", action="store_true", help="list every key that a config or key=value can set")
+    parser.add_argument(
+        "--keys", action="store_true", help="list every key that a config or key=value can set, by kind of agent"
+    )
     add_overrides(parser)
     return parser
 

@@ -4,21 +4,24 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import VecEnv
 
 import qevgrid  # noqa: F401 - registers the environments
 from qevgrid.agents import RIVALS, make_rival
 from qevgrid.agents.base import Agent
+from qevgrid.agents.learner import Hook, Learner
+from qevgrid.agents.ppo_config import PPOConfig
 from qevgrid.agents.regimes import Regimes
 from qevgrid.agents.sb3_vec import SB3VecEnv
 from qevgrid.agents.shaping import ShapedVecEnv
@@ -28,180 +31,199 @@ from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import Float32Array, FloatArray
 from qevgrid.envs.v2g.core import V2GCore
 from qevgrid.envs.v2g.observe import N_SOCKET
-from qevgrid.envs.v2g.params import STRICT, V2GParams
+from qevgrid.envs.v2g.params import V2GParams
 
 TRAINING_SEEDS = 2**40
 """Training episodes start from seeds beyond every evaluation seed."""
 ROWS_PER_RUN = 2**20
 
-Hidden = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class PPOConfig:
-    """PPO. The learning rate falls linearly to ``lr_end_share`` of its start."""
-
-    kind: Literal["ppo"] = "ppo"
-    policy: Annotated[
-        Literal["shared", "mlp"], Field(description="one network for every socket, or one for the whole fleet")
-    ] = "shared"
-    actor: Annotated[Hidden, Field(description="hidden layers of the actor")] = (32, 32)
-    critic: Annotated[Hidden, Field(description="hidden layers of the critic")] = (64, 64)
-    lr: Annotated[float, Field(gt=0, le=1, description="learning rate")] = 6e-4
-    lr_end_share: Annotated[float, Field(ge=0, le=1)] = 0.1
-    n_envs: Annotated[int, Field(ge=1, description="episodes side by side")] = 128
-    n_steps: Annotated[int, Field(ge=2, description="stages of each between updates")] = 96
-    batch_size: Annotated[int, Field(ge=2)] = 2048
-    n_epochs: Annotated[int, Field(ge=1)] = 4
-    gamma: Annotated[float, Field(gt=0, le=1)] = 0.999
-    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
-    clip_range: Annotated[float, Field(gt=0, le=1)] = 0.2
-    ent_coef: Annotated[float, Field(ge=0)] = 0.0
-    vf_coef: Annotated[float, Field(ge=0)] = 0.5
-    max_grad_norm: Annotated[float, Field(gt=0)] = 0.5
-    log_std_init: Annotated[float, Field(ge=-5, le=1, description="log of the first exploration noise")] = -1.2
-    shaping_usd_kwh: Annotated[
-        float | None, Field(ge=0, description="worth of stored energy in the learner's shaped reward; null: no shaping")
-    ] = 0.2
-    warm_start: Annotated[
-        str | None, Field(description="rival whose example gives the first weights (Box actions); null: from noise")
-    ] = "tou"
-    warm_days: Annotated[int, Field(ge=2, description="days of that example")] = 768
-    warm_epochs: Annotated[int, Field(ge=1)] = 10
-    threads: Annotated[int, Field(ge=1, description="threads of torch")] = 2
-
-
-def training_env(config: PPOConfig, params: V2GParams) -> VecEnv:
-    """The vector environment that PPO learns on, not seeded yet."""
-    venv = gym.make_vec(params.id, num_envs=config.n_envs, params=params, autoreset_mode="SameStep")
-    env = SB3VecEnv(venv)
-    return env if config.shaping_usd_kwh is None else ShapedVecEnv(env, params, config.gamma, config.shaping_usd_kwh)
-
-
-def warm_start(model: PPO, config: PPOConfig, params: V2GParams, seed: int) -> None:
-    """First weights from a rival's example, if the configuration names one."""
-    if config.warm_start is not None:
-        imitate(model, make_rival(config.warm_start), Regimes(params), config.warm_days, config.warm_epochs, seed)
-
-
-def build(config: PPOConfig, params: V2GParams, seed: int) -> PPO:
+def build(config: PPOConfig, params: V2GParams, seed: int) -> "PPOLearner":
     """A fresh learner. Raises ``UserError`` for settings that do not go together."""
-    torch.set_num_threads(config.threads)
-    if config.warm_start is not None:
-        if config.warm_start not in RIVALS:
-            raise UserError(f"agent.warm_start={config.warm_start!r}: not a rival; rivals: {', '.join(RIVALS)}")
-        rival = make_rival(config.warm_start)
-        if rival.needs_scenario:
-            raise UserError(
-                f"agent.warm_start={config.warm_start}: sees the future, which no policy can imitate; try tou"
-            )
-        if params.action != "box":
-            raise UserError("agent.warm_start needs env.action=box; set agent.warm_start=null")
-    start, end = config.lr, config.lr * config.lr_end_share
-    batch = config.n_envs * config.n_steps
-    if batch % config.batch_size:
-        raise UserError(
-            f"agent.batch_size={config.batch_size}: must divide n_envs * n_steps = {batch}; try {_divisor(batch, config.batch_size)}"
+    return PPOLearner(config, params, seed)
+
+
+class PPOLearner(Learner):
+    """PPO on the configured environment.
+
+    A learner that is PPO on something else overrides ``environment``, ``policy``, ``normalise`` and
+    ``prepare``, its agent's ``agent``, ``save`` and ``parameters``, and adds what it keeps besides to
+    ``state`` and ``set_state``. Whatever those need must be set before the model is made.
+    """
+
+    def __init__(self, config: PPOConfig, params: V2GParams, seed: int) -> None:
+        torch.set_num_threads(config.threads)
+        self.config, self.params, self.seed = config, params, seed
+        _check_warm_start(config, params)
+        check_batch(config)
+        self.model = self._model()
+
+    def environment(self) -> VecEnv:
+        """The vector environment that PPO learns on, not seeded yet; it can be pickled."""
+        c = self.config
+        venv = gym.make_vec(self.params.id, num_envs=c.n_envs, params=self.params, autoreset_mode="SameStep")
+        env = SB3VecEnv(venv)
+        return env if c.shaping_usd_kwh is None else ShapedVecEnv(env, self.params, c.gamma, c.shaping_usd_kwh)
+
+    def policy(self) -> tuple[str | type[ActorCriticPolicy], dict[str, Any]]:
+        """SB3's policy and its keyword arguments."""
+        c, box = self.config, self.params.action == "box"
+        if c.policy == "shared" and not box:
+            raise UserError("agent.policy=shared acts in a Box; set agent.policy=mlp or env.action=box")
+        actor, critic = list(c.actor), list(c.critic)
+        noise = {"log_std_init": c.log_std_init} if box else {}
+        if c.policy == "shared":
+            return SharedPolicy, {"n_features": N_SOCKET, "actor": actor, "critic": critic} | noise
+        return "MlpPolicy", {"net_arch": {"pi": actor, "vf": critic}} | noise
+
+    def normalise(self, buffer: RolloutBuffer) -> None:
+        """Bring the advantages of a round to scale, in place."""
+        Regimes(self.params).normalise(buffer)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next round depends on; it is pickled as one, so shared objects stay shared."""
+        model = self.model
+        return {
+            "policy": model.policy.state_dict(),
+            "optimizer": model.policy.optimizer.state_dict(),
+            "env": model.env,
+            "num_timesteps": model.num_timesteps,
+            "n_updates": model._n_updates,
+            "last_obs": model._last_obs,
+            "last_episode_starts": model._last_episode_starts,
+            "ep_info_buffer": model.ep_info_buffer,
+            "ep_success_buffer": model.ep_success_buffer,
+            "torch": torch.get_rng_state(),
+            "numpy": np.random.get_state(),
+        }
+
+    def set_state(self, rest: dict[str, Any]) -> None:
+        """Take over what ``state`` gave."""
+        model = self.model
+        model.policy.load_state_dict(rest["policy"])
+        model.policy.optimizer.load_state_dict(rest["optimizer"])
+        model.env = rest["env"]
+        model.num_timesteps, model._n_updates = rest["num_timesteps"], rest["n_updates"]
+        model._last_obs, model._last_episode_starts = rest["last_obs"], rest["last_episode_starts"]
+        model.ep_info_buffer, model.ep_success_buffer = rest["ep_info_buffer"], rest["ep_success_buffer"]
+        torch.set_rng_state(rest["torch"])
+        np.random.set_state(rest["numpy"])
+
+    # --- the contract ---
+
+    @property
+    def steps(self) -> int:
+        """Environment steps done so far."""
+        return self.model.num_timesteps
+
+    @property
+    def parameters(self) -> int:
+        """Weights of actor and critic."""
+        return _count(self.model.policy)
+
+    def set_logger(self, logger: Logger) -> None:
+        """SB3's own scalars go there."""
+        self.model.set_logger(logger)
+
+    def prepare(self) -> None:
+        """First weights from a rival's example, if the configuration names one."""
+        c = self.config
+        if c.warm_start is not None:
+            rival = make_rival(c.warm_start)
+            imitate(self.model, rival, Regimes(self.params), c.warm_days, c.warm_epochs, self.seed)
+
+    def learn(self, total_steps: int, hook: Hook) -> None:
+        """Rounds of ``n_envs * n_steps`` stages and an update each."""
+        fresh = self.model._last_obs is None  # a checkpoint of step 0 has begun its episodes
+        left = total_steps - self.steps
+        if left > 0:
+            self.model.learn(left, callback=_Rounds(self, hook), reset_num_timesteps=fresh, log_interval=1)
+
+    def agent(self, name: str, core: V2GCore) -> Agent:
+        """The present policy, not a copy."""
+        return PPOAgent(self.model.policy, name, _levels(core))
+
+    def save(self, path: Path) -> None:
+        """SB3's zip file."""
+        self.model.save(path)
+
+    def checkpoint(self, path: Path) -> None:
+        """Pickle ``state``."""
+        path.write_bytes(pickle.dumps(self.state()))
+
+    def restore(self, path: Path) -> None:
+        """Unpickle what ``checkpoint`` wrote."""
+        self.set_state(pickle.loads(path.read_bytes()))
+
+    # --- inside ---
+
+    def _model(self) -> PPO:
+        c, (policy, arguments) = self.config, self.policy()
+        model = PPO(
+            policy,
+            self.environment(),
+            learning_rate=_falling(c.lr, c.lr * c.lr_end_share),
+            n_steps=c.n_steps,
+            batch_size=c.batch_size,
+            n_epochs=c.n_epochs,
+            gamma=c.gamma,
+            gae_lambda=c.gae_lambda,
+            clip_range=c.clip_range,
+            ent_coef=c.ent_coef,
+            vf_coef=c.vf_coef,
+            max_grad_norm=c.max_grad_norm,
+            normalize_advantage=False,  # ``normalise`` does it
+            policy_kwargs=arguments,
+            seed=self.seed,
+            device="cpu",
         )
-    model = PPO(
-        SharedPolicy if _is_shared(config, params) else "MlpPolicy",
-        training_env(config, params),
-        learning_rate=lambda left: end + (start - end) * left,
-        n_steps=config.n_steps,
-        batch_size=config.batch_size,
-        n_epochs=config.n_epochs,
-        gamma=config.gamma,
-        gae_lambda=config.gae_lambda,
-        clip_range=config.clip_range,
-        ent_coef=config.ent_coef,
-        vf_coef=config.vf_coef,
-        max_grad_norm=config.max_grad_norm,
-        normalize_advantage=False,  # Regimes does it
-        policy_kwargs=_policy_arguments(config, params),
-        seed=seed,
-        device="cpu",
-    )
-    assert model.env is not None
-    model.env.seed(TRAINING_SEEDS + ROWS_PER_RUN * seed)  # PPO has seeded it with the bare seed, an evaluation's
-    return model
+        assert model.env is not None
+        first = TRAINING_SEEDS + ROWS_PER_RUN * self.seed
+        model.env.seed(first)  # PPO has seeded it with the bare seed, an evaluation's
+        return model
 
 
-def _is_shared(config: PPOConfig, params: V2GParams) -> bool:
-    if config.policy == "shared" and params.action == "levels":
-        raise UserError("agent.policy=shared acts in a Box; set agent.policy=mlp or env.action=box")
-    return config.policy == "shared"
+class _Rounds(BaseCallback):
+    """Calls the hook between two rounds, when weights, optimiser and episodes are at rest."""
 
-
-def _policy_arguments(config: PPOConfig, params: V2GParams) -> dict[str, Any]:
-    actor, critic = list(config.actor), list(config.critic)
-    if _is_shared(config, params):
-        return {"n_features": N_SOCKET, "actor": actor, "critic": critic, "log_std_init": config.log_std_init}
-    arguments: dict[str, Any] = {"net_arch": {"pi": actor, "vf": critic}}
-    if params.action == "box":
-        arguments["log_std_init"] = config.log_std_init
-    return arguments
-
-
-def _divisor(batch: int, wanted: int) -> int:
-    return min((k for k in range(2, batch + 1) if batch % k == 0), key=lambda k: abs(k - wanted))
-
-
-class RoundCallback(BaseCallback):
-    """Calls ``hook(model)`` between two rounds, when weights, optimiser and episodes are at rest."""
-
-    def __init__(self, hook: Callable[[PPO], None], regimes: Regimes) -> None:
+    def __init__(self, learner: PPOLearner, hook: Hook) -> None:
         super().__init__()
-        self.hook, self.regimes = hook, regimes
+        self.learner, self.hook = learner, hook
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_start(self) -> None:
-        assert isinstance(self.model, PPO)
-        self.hook(self.model)
+        self.hook(self.learner)
 
     def _on_rollout_end(self) -> None:
-        assert isinstance(self.model, PPO)
-        self.regimes.normalise(self.model.rollout_buffer)
+        self.learner.normalise(self.learner.model.rollout_buffer)
 
 
-def save_checkpoint(model: PPO, path: Path) -> None:
-    """Everything that the next round depends on, so that a resumed run equals an uninterrupted one."""
-    rest = {
-        "policy": model.policy.state_dict(),
-        "optimizer": model.policy.optimizer.state_dict(),
-        "env": model.env,
-        "num_timesteps": model.num_timesteps,
-        "n_updates": model._n_updates,
-        "last_obs": model._last_obs,
-        "last_episode_starts": model._last_episode_starts,
-        "ep_info_buffer": model.ep_info_buffer,
-        "ep_success_buffer": model.ep_success_buffer,
-        "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state(),
-    }
-    path.write_bytes(pickle.dumps(rest))
+def _check_warm_start(config: PPOConfig, params: V2GParams) -> None:
+    name = config.warm_start
+    if name is None:
+        return
+    if name not in RIVALS:
+        raise UserError(f"agent.warm_start={name!r}: not a rival; rivals: {', '.join(RIVALS)}")
+    if make_rival(name).needs_scenario:
+        raise UserError(f"agent.warm_start={name}: sees the future, which no policy can imitate; try tou")
+    if params.action != "box":
+        raise UserError("agent.warm_start needs env.action=box; set agent.warm_start=null")
 
 
-def load_checkpoint(model: PPO, path: Path) -> None:
-    """Put a fresh learner where the checkpoint left off."""
-    rest = pickle.loads(path.read_bytes())
-    model.policy.load_state_dict(rest["policy"])
-    model.policy.optimizer.load_state_dict(rest["optimizer"])
-    model.env = rest["env"]
-    model.num_timesteps, model._n_updates = rest["num_timesteps"], rest["n_updates"]
-    model._last_obs, model._last_episode_starts = rest["last_obs"], rest["last_episode_starts"]
-    model.ep_info_buffer, model.ep_success_buffer = rest["ep_info_buffer"], rest["ep_success_buffer"]
-    torch.set_rng_state(rest["torch"])
-    np.random.set_state(rest["numpy"])
+def check_batch(config: Any) -> None:
+    """``UserError`` unless the rounds divide into batches."""
+    stages = config.n_envs * config.n_steps
+    if stages % config.batch_size:
+        divisors = [k for k in range(2, stages + 1) if stages % k == 0]
+        near = min(divisors, key=lambda k: abs(k - config.batch_size))
+        raise UserError(f"agent.batch_size={config.batch_size}: must divide n_envs * n_steps = {stages}; try {near}")
 
 
-def learn(model: PPO, params: V2GParams, total_steps: int, hook: Callable[[PPO], None]) -> None:
-    """Run rounds until ``total_steps`` environment steps, ``hook`` before each."""
-    fresh = model._last_obs is None  # a checkpoint of step 0 has begun its episodes
-    left = total_steps - model.num_timesteps
-    if left > 0:
-        model.learn(left, callback=RoundCallback(hook, Regimes(params)), reset_num_timesteps=fresh, log_interval=1)
+def _falling(start: float, end: float) -> Callable[[float], float]:
+    """Linear schedule over the share of training that is left; saved by value with every model."""
+    return lambda left: end + (start - end) * left
 
 
 class PPOAgent(Agent):
@@ -209,7 +231,7 @@ class PPOAgent(Agent):
 
     def __init__(self, policy: Any, name: str, levels: FloatArray | None = None) -> None:
         self.policy, self.name, self.levels = policy, name, levels
-        self.parameters = sum(p.numel() for p in policy.parameters())
+        self.parameters = _count(policy)
 
     def act(self, obs: Float32Array, info: dict[str, Any]) -> FloatArray:
         """The policy's mean or likeliest action."""
@@ -217,8 +239,8 @@ class PPOAgent(Agent):
         return np.asarray(action, float) if self.levels is None else self.levels[action]
 
     @classmethod
-    def load(cls, path: Path, name: str, core: V2GCore) -> "PPOAgent":
-        """The policy saved at ``path``, for the sizes of ``core`` if it is a shared one."""
+    def load(cls, path: Path, name: str, core: V2GCore, config: PPOConfig | None = None) -> "PPOAgent":
+        """The policy saved at ``path``, for the sizes of ``core`` if it is a shared one; nothing in ``config`` matters."""
         data, weights = _unzipped(path)
         trained_obs, trained_act = data["observation_space"], data["action_space"]
         obs_space = gym.spaces.Box(-1.0, 1.0, (len(core.labels),), np.float32)
@@ -240,7 +262,16 @@ class PPOAgent(Agent):
         policy = data["policy_class"](obs_space, act_space, lambda _: 0.0, **data["policy_kwargs"])
         policy.load_state_dict(weights["policy"])
         policy.set_training_mode(False)
-        return cls(policy, name, core.levels if core.params.action == "levels" else None)
+        return cls(policy, name, _levels(core))
+
+
+def _count(policy: torch.nn.Module) -> int:
+    return sum(p.numel() for p in policy.parameters())
+
+
+def _levels(core: V2GCore) -> FloatArray | None:
+    """What the discrete actions stand for; None where they are continuous."""
+    return core.levels if core.params.action == "levels" else None
 
 
 def _unzipped(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

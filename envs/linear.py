@@ -24,6 +24,7 @@ class Solution:
     bound: float
     status: str
     seconds: float
+    row_dual: FloatArray | None = None  # (rows,) of a relaxation: cost per unit of a row's limit
 
 
 class Scope(enum.Enum):
@@ -113,9 +114,10 @@ class LinearProgram:
             )
         is_mip = not relax and any(column[3] for column in self._columns)
         bound = info.mip_dual_bound if is_mip else info.objective_function_value
-        x = np.zeros(self.n_columns)
-        x[columns] = solver.getSolution().col_value
-        return Solution(x, info.objective_function_value, bound, status, solver.getRunTime())
+        found, x, dual = solver.getSolution(), np.zeros(self.n_columns), np.zeros(self.n_rows)
+        x[columns], dual[rows] = found.col_value, found.row_dual
+        value = info.objective_function_value
+        return Solution(x, value, bound, status, solver.getRunTime(), None if is_mip else dual)
 
     def is_whole(self, x: FloatArray, tolerance: float) -> bool:
         """Whether the integer columns of a relaxed solution, those that it has, are whole numbers."""

@@ -33,6 +33,7 @@ _LIMITS = {
     "min_length": "at least {} long",
     "max_length": "at most {} long",
 }
+_WIDEST = 44
 _PLAIN_NAMES = {NoneType: "null", str: "text", Path: "path", Any: "any", bool: "true | false"}
 
 # --- running -----------------------------------------------------------------------------------
@@ -129,19 +130,24 @@ def progress(total: int, desc: str, unit: str = "step") -> "tqdm[NoReturn]":
     return tqdm(total=total, desc=desc, unit=unit, unit_scale=True, disable=silent, dynamic_ncols=True)
 
 
-def format_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] | Mapping[str, str]) -> str:
-    """Align rows under ``columns`` (keys, or key -> heading); numbers right, nothing as '-'."""
+def format_table(
+    rows: Sequence[Mapping[str, object]], columns: Sequence[str] | Mapping[str, str], widest: int | None = None
+) -> str:
+    """Align rows under ``columns`` (keys, or key -> heading); numbers right, nothing as '-'.
+
+    A longer cell than ``widest`` pushes the rest of its own line only.
+    """
     headings = columns if isinstance(columns, Mapping) else {key: key for key in columns}
-    blocks = [_format_column(heading, [r.get(k) for r in rows]) for k, heading in headings.items()]
+    blocks = [_format_column(heading, [r.get(k) for r in rows], widest) for k, heading in headings.items()]
     return "\n".join("  ".join(line).rstrip() for line in zip(*blocks, strict=True))
 
 
-def _format_column(heading: str, values: list[object]) -> list[str]:
+def _format_column(heading: str, values: list[object], widest: int | None) -> list[str]:
     known = [value for value in values if value is not None]
     numeric = bool(known) and all(_is_number(value) for value in known)
     digits = _decimals(known) if numeric else 0
     cells = ["-" if value is None else _cell(value, digits) for value in values]
-    width = max(map(len, [heading, *cells]))
+    width = min(max(map(len, [heading, *cells])), widest or sys.maxsize)
     rule = "-" * width
     align = str.rjust if numeric else str.ljust
     return [align(heading, width), rule, *(align(cell, width) for cell in cells)]
@@ -169,7 +175,7 @@ def _cell(value: object, decimals: int) -> str:
 def describe(schema_type: type) -> str:
     """Text table of every key of a configuration: type, default, description."""
     rows = _section_rows(schema_type, "")
-    return format_table([dict(zip(_HELP_COLUMNS, row, strict=True)) for row in rows], _HELP_COLUMNS)
+    return format_table([dict(zip(_HELP_COLUMNS, row, strict=True)) for row in rows], _HELP_COLUMNS, _WIDEST)
 
 
 def _section_rows(section: type, prefix: str, default: object = None) -> Iterator[Row]:

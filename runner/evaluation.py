@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from qevgrid.agents import LEARNERS, RIVALS, is_rival, load_object, make_rival
+from qevgrid.agents import RIVALS, is_rival, make_rival
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.v2g.core import V2GCore
 from qevgrid.envs.v2g.files import report_lines
@@ -19,9 +19,9 @@ from qevgrid.runner import config as yaml_config
 from qevgrid.runner import log, metrics
 from qevgrid.runner.cli import format_table, progress
 from qevgrid.runner.folder import RunFolder, read_run
-from qevgrid.runner.parallel import play_rival
+from qevgrid.runner.parallel import Player, play_spread
 from qevgrid.runner.plots import cost_figure, learning_figure, save_figure, score_figure
-from qevgrid.runner.rollout import Episodes, play
+from qevgrid.runner.rollout import Episodes
 from qevgrid.runner.schema import RunConfig
 
 MAX_SEED = 2**32
@@ -46,7 +46,10 @@ SHOWN = {
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to evaluate and where to put it."""
+    """What to evaluate and where to put it.
+
+    The agent section of ``config`` is how every agent of its kind plays here, rival or run folder.
+    """
 
     names: Sequence[str]
     config: RunConfig
@@ -69,16 +72,19 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
     core = V2GCore(params)
     for line in report_lines(core.files.report):
         print(f"  {line}")
-    learned = {name: _load(Path(name), shown, core) for name, shown in _labels(request.names).items()}
+    runs = _labels(request.names)
+    players = _players(request, runs)
+    for run in runs:
+        players[run].agent(core)  # may fail, so before anything is played
     seeds = list(range(request.seed, request.seed + request.episodes))
     keep = _shown_days(core, seeds)
-    played = _play_all(request, params, core, learned, seeds, keep)
+    played = _play_all(request, core, players, seeds, keep)
     agents = [played[name] for name in request.names]
     rows = metrics.table(agents, played.get("idle"), played.get("optimum"), params.id)
     folder = _fresh(request)
     _write(folder, request, rows, agents, played)
-    _pictures(folder, rows, agents, {agent.name: Path(run) for run, agent in learned.items()}, keep)
-    _tensorboard(folder, rows, agents, _trained_steps(request.config, learned))
+    _pictures(folder, rows, agents, {shown: Path(run) for run, shown in runs.items()}, keep)
+    _tensorboard(folder, rows, agents, _trained_steps(request.config, runs))
     return rows
 
 
@@ -93,7 +99,7 @@ def _check(request: Request) -> None:
         raise UserError(f"no agent named; pass run folders or rivals: {', '.join(RIVALS)}")
     for name in request.names:
         if is_rival(name):
-            make_rival(name)
+            make_rival(name, request.config.agent)
         else:
             read_run(name)
     same = [name if is_rival(name) else str(Path(name).resolve()) for name in request.names]
@@ -131,11 +137,11 @@ def _labels(names: Sequence[str]) -> dict[str, str]:
     return {run: s if u else str(Path(run)) for run, s, u in zip(runs, short, unique, strict=True)}
 
 
-def _load(path: Path, label: str, core: V2GCore) -> Any:
-    """A learned agent by its run folder, made for this environment."""
-    folder = read_run(path)
-    config = yaml_config.load_config(RunConfig, folder.config_yaml)
-    return load_object(LEARNERS[config.agent.kind]).load(folder.model_zip, label, core)
+def _players(request: Request, runs: dict[str, str]) -> dict[str, Player]:
+    """Everybody who plays, by the name given: those asked for, then the ruler."""
+    names = dict.fromkeys([*request.names, *(RULER if request.ruler else ())])
+    settings = request.config.agent
+    return {name: Player(runs.get(name, name), Path(name) if name in runs else None, settings) for name in names}
 
 
 def _shown_days(core: V2GCore, seeds: list[int]) -> list[int]:
@@ -146,18 +152,13 @@ def _shown_days(core: V2GCore, seeds: list[int]) -> list[int]:
 
 
 def _play_all(
-    request: Request, params: V2GParams, core: V2GCore, learned: dict[str, Any], seeds: list[int], keep: list[int]
+    request: Request, core: V2GCore, players: dict[str, Player], seeds: list[int], keep: list[int]
 ) -> dict[str, Episodes]:
-    names = list(dict.fromkeys([*request.names, *(RULER if request.ruler else ())]))
     played = {}
-    with progress(len(names) * len(seeds), "evaluating", "day") as bar:
-        for name in names:
+    with progress(len(players) * len(seeds), "evaluating", "day") as bar:
+        for name, player in players.items():
             bar.set_postfix_str(name)
-            if name in learned:
-                played[name] = play(core, learned[name], seeds, keep)
-                bar.update(len(seeds))
-            else:
-                played[name] = play_rival(name, params, seeds, keep, jobs=request.jobs, advance=bar.update)
+            played[name] = play_spread(player, core, seeds, keep, jobs=request.jobs, advance=bar.update)
     return played
 
 

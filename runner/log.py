@@ -27,6 +27,7 @@ _CATEGORIES: dict[str, tuple[str, ...]] = {
     "cost parts": ("cost/",),
     "learning": ("rollout/ep_rew_mean", "train/"),
     "operation": ("kpi/",),
+    "action step": ("qubo/",),
 }
 
 

@@ -1,7 +1,6 @@
 """Training: configuration in, run folder out; resumable at every validation."""
 
 import dataclasses
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -9,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 
-from qevgrid.agents import ppo
+from qevgrid.agents import build_learner, load_learned
+from qevgrid.agents.learner import Learner
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.v2g.core import V2GCore
 from qevgrid.envs.v2g.files import report_lines
@@ -34,6 +33,7 @@ LAYOUT_TAGS = (
     "eval/score", "eval/cost_usd", *(f"cost/{t}_usd" for t in COST_TERMS), *(f"kpi/{k}" for k in KPIS),
     "rollout/ep_rew_mean", "train/value_loss", "train/explained_variance", "train/approx_kl", "train/std",
 )  # fmt: skip
+"""Tags of the comparison page; the first validation adds what the agent reports."""
 
 
 def train(config: RunConfig, out: str | Path, *, resume: bool = False, arguments: Sequence[str] = ()) -> RunFolder:
@@ -46,10 +46,10 @@ def train(config: RunConfig, out: str | Path, *, resume: bool = False, arguments
     if resume:
         _check_same(folder, config)
     core = V2GCore(config.env)
-    model = ppo.build(config.agent, config.env, config.seed)
+    learner = build_learner(config.agent, config.env, config.seed)
     for line in report_lines(core.files.report):
         print(f"  {line}")
-    return _Training(config, folder, core, model).run(resume, arguments)
+    return _Training(config, folder, core, learner).run(resume, arguments)
 
 
 def _check_same(folder: RunFolder, config: RunConfig) -> None:
@@ -64,7 +64,9 @@ def _check_same(folder: RunFolder, config: RunConfig) -> None:
 
 
 def _changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Dotted keys whose values differ."""
+    """Dotted keys whose values differ; only the kind where that does."""
+    if type(old) is not type(new):
+        return [f"{prefix}kind"]
     found = []
     for field in dataclasses.fields(old):
         a, b = getattr(old, field.name), getattr(new, field.name)
@@ -78,8 +80,8 @@ def _changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
 class _Training:
     """One run from its first step or checkpoint to its last."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, core: V2GCore, model: PPO) -> None:
-        self.config, self.folder, self.core, self.model = config, folder, core, model
+    def __init__(self, config: RunConfig, folder: RunFolder, core: V2GCore, learner: Learner) -> None:
+        self.config, self.folder, self.core, self.learner = config, folder, core, learner
         self.seeds = [VALIDATION_SEEDS + k for k in range(config.eval_episodes)]
         self.rows: list[dict[str, Any]] = []
         self.best_usd = np.inf
@@ -94,26 +96,29 @@ class _Training:
         self.writer = SummaryWriter(str(self.folder.path), purge_step=done + 1 if self.rows else None)
         output = TensorBoardOutputFormat.__new__(TensorBoardOutputFormat)
         output.writer, output._is_closed = self.writer, False
-        self.model.set_logger(Logger(str(self.folder.path), [output]))
+        self.learner.set_logger(Logger(str(self.folder.path), [output]))
         if not self.rows:
             log.add_config(self.writer, yaml_config.dump(self.config))
-            log.add_layout(self.writer, log.comparison_layout(LAYOUT_TAGS))
         self._log_ruler()
         self.started = time.monotonic()
-        if not self.rows:
-            ppo.warm_start(self.model, self.config.agent, self.config.env, self.config.seed)
-        with progress(self.config.total_steps, "training") as self.bar:
-            self.bar.update(done)
-            try:
-                ppo.learn(self.model, self.config.env, self.config.total_steps, self._between_rounds)
-            except KeyboardInterrupt:
-                kept = max(self.folder.checkpoints, default=0)
-                raise KeyboardInterrupt(
-                    f"saved up to step {kept}; go on with: train.py --config {self.folder.config_yaml} --out {self.folder.path} --resume"
-                ) from None
-            self._between_rounds(self.model, last=True)
+        try:
+            self._learn(done)
+        except KeyboardInterrupt:
+            kept = max(self.folder.checkpoints, default=0)
+            raise KeyboardInterrupt(
+                f"saved up to step {kept}; go on with: train.py --config {self.folder.config_yaml} --out {self.folder.path} --resume"
+            ) from None
         self._finish()
         return self.folder
+
+    def _learn(self, done: int) -> None:
+        """What the learner prepares, then all rounds and validations from step ``done`` on."""
+        if not self.rows:
+            self.learner.prepare()
+        with progress(self.config.total_steps, "training") as self.bar:
+            self.bar.update(done)
+            self.learner.learn(self.config.total_steps, self._between_rounds)
+            self._between_rounds(self.learner, last=True)
 
     def _resume(self) -> int:
         """Load the last checkpoint; 0 if there is none yet."""
@@ -121,7 +126,7 @@ class _Training:
         if not steps:
             return 0
         done = max(steps)
-        ppo.load_checkpoint(self.model, steps[done])
+        self.learner.restore(steps[done])
         self.rows = [_number_row(row) for row in _read_csv(self.folder.evaluations_csv) if int(row["step"]) <= done]
         self.best_usd = min(row["cost_usd"] for row in self.rows)
         self.next_eval = done + self.config.eval_every
@@ -150,50 +155,51 @@ class _Training:
     def _table(self, agents: list[Episodes], ruler: dict[str, Episodes]) -> list[dict[str, Any]]:
         return metrics.table(agents, ruler.get("idle"), ruler.get("optimum"), self.config.env.id)
 
-    def _between_rounds(self, model: PPO, last: bool = False) -> None:
+    def _between_rounds(self, learner: Learner, last: bool = False) -> None:
         """Show progress; at every validation measure, keep the best weights, write a checkpoint."""
-        self.bar.update(model.num_timesteps - self.bar.n)
-        if not last and model.num_timesteps < self.next_eval:
+        step = learner.steps
+        self.bar.update(step - self.bar.n)
+        if not last and step < self.next_eval:
             return
-        if self.rows and self.rows[-1]["step"] == model.num_timesteps:
+        if self.rows and self.rows[-1]["step"] == step:
             return
-        self.next_eval = model.num_timesteps + self.config.eval_every
-        self._validate(model)
-        with self.folder.atomic_path(self.folder.checkpoint_zip(model.num_timesteps)) as path:
-            ppo.save_checkpoint(model, path)
-        for step, old in self.folder.checkpoints.items():
-            if step < model.num_timesteps:
+        self.next_eval = step + self.config.eval_every
+        self._validate(step)
+        with self.folder.atomic_path(self.folder.checkpoint_zip(step)) as path:
+            learner.checkpoint(path)
+        for earlier, old in self.folder.checkpoints.items():
+            if earlier < step:
                 old.unlink()
 
-    def _validate(self, model: PPO) -> None:
-        agent = ppo.PPOAgent(
-            model.policy, self.folder.path.name, self.core.levels if self.config.env.action == "levels" else None
-        )
-        model.policy.set_training_mode(False)
-        episodes = play(self.core, agent, self.seeds)
+    def _validate(self, step: int) -> None:
+        """Measure what has been learned so far and keep it if it is the best."""
+        episodes = play(self.core, self.learner.agent(self.folder.path.name, self.core), self.seeds)
         (row,) = self._table([episodes], self.ruler)
-        log.add_scalars_flat(self.writer, metrics.scalars(row, episodes), model.num_timesteps)
+        scalars = metrics.scalars(row, episodes)
+        if not self.rows:
+            log.add_layout(self.writer, log.comparison_layout([*LAYOUT_TAGS, *scalars]))
+        log.add_scalars_flat(self.writer, scalars, step)
         flat = {key: value for key, value in row.items() if key.startswith("cost_") and key.endswith("_usd")}
-        entry = {"step": model.num_timesteps, "cost_usd": row["cost_usd_mean"], "score": row["score"]} | flat
+        entry = {"step": step, "cost_usd": row["cost_usd_mean"], "score": row["score"]} | flat
         if entry["cost_usd"] < self.best_usd:
             self.best_usd = entry["cost_usd"]
             with self.folder.atomic_path(self.folder.model_zip) as path:
-                model.save(path)
+                self.learner.save(path)
         self.rows.append(entry)
         self.folder.write_csv(self.folder.evaluations_csv, self.rows)
         self.bar.set_postfix_str(f"validation {entry['cost_usd']:.1f} USD a day, best {self.best_usd:.1f}")
         if not sys.stderr.isatty():
             print(
-                f"step {model.num_timesteps:>9}  validation {entry['cost_usd']:8.1f} USD a day  best {self.best_usd:8.1f}",
+                f"step {step:>9}  validation {entry['cost_usd']:8.1f} USD a day  best {self.best_usd:8.1f}",
                 flush=True,
             )
 
     def _finish(self) -> None:
         """The best weights' figures, pictures, hparams."""
-        agent = ppo.PPOAgent.load(self.folder.model_zip, self.folder.path.name, self.core)
+        agent = load_learned(self.folder.model_zip, self.folder.path.name, self.core, self.config.agent)
         episodes = play(self.core, agent, self.seeds, keep=[_telling_day(self.core, self.seeds)])
         row = self._table([episodes], self.ruler)[0]
-        step = self.model.num_timesteps
+        step = self.learner.steps
         curve = {"steps": [r["step"] for r in self.rows], "cost_usd": [r["cost_usd"] for r in self.rows]}
         lines = {name: {"cost_usd": float(e.total_usd.mean())} for name, e in self.ruler.items() if name != "idle"}
         figures = {
@@ -212,7 +218,7 @@ class _Training:
             {
                 "steps": step, "validation_cost_usd": self.best_usd, "validation_episodes": len(self.seeds), "validation": row,
                 "rivals_cost_usd": {name: float(e.total_usd.mean()) for name, e in self.ruler.items()},
-                "seconds": time.monotonic() - self.started, "parameters": agent.parameters, "files": self.core.files.report,
+                "seconds": time.monotonic() - self.started, "parameters": self.learner.parameters, "files": self.core.files.report,
             },
         )  # fmt: skip
         self.writer.close()
@@ -240,9 +246,3 @@ def _read_csv(path: Path) -> list[dict[str, str]]:
 def _number_row(row: dict[str, str]) -> dict[str, Any]:
     found = {key: float(value) if value else None for key, value in row.items()}
     return found | {"step": int(row["step"])}
-
-
-def remove(folder: Path) -> None:
-    """Delete a run's folder, for ``--overwrite``."""
-    if folder.is_dir():
-        shutil.rmtree(folder)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from qevgrid.envs.types import FloatArray
 from qevgrid.envs.v2g.model import COST_TERMS
 from qevgrid.runner.rollout import KPIS, Episodes
 from qevgrid.runner.stats import cvar, mean_interval, paired_difference, score
@@ -16,7 +17,10 @@ TABLE_COLUMNS = (
     *(f"cost_{term}_usd" for term in COST_TERMS),
     "cost_usd_lo", "cost_usd_hi", "gap_share",
 )  # fmt: skip
-"""Columns of ``table.csv``. ``gap_share``: what the solver left unproven, as a share of the ruler."""
+"""Columns of ``table.csv``. ``gap_share``: what the solver left unproven, as a share of the ruler.
+
+A row has more where the agent reports values under a name with a "/", which is also their tag.
+"""
 
 
 def bootstrap() -> np.random.Generator:
@@ -46,7 +50,14 @@ def _row(e: Episodes, idle: Episodes | None, best: Episodes | None, env: str) ->
     }
     row |= {f"cost_{term}_usd": float(c) for term, c in zip(COST_TERMS, e.cost_usd.mean(0), strict=True)}
     bounds = [None if np.isnan(x) else float(x) for x in (mean.lo, mean.hi)]
-    return row | {"cost_usd_lo": bounds[0], "cost_usd_hi": bounds[1], "gap_share": gap_share(e, idle)}
+    row |= {"cost_usd_lo": bounds[0], "cost_usd_hi": bounds[1], "gap_share": gap_share(e, idle)}
+    return row | {tag: _mean(values) for tag, values in e.report.items() if "/" in tag}
+
+
+def _mean(values: FloatArray) -> float | None:
+    """Mean of what is known; None where nothing is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else None
 
 
 def gap_share(e: Episodes, idle: Episodes | None) -> float | None:
@@ -85,9 +96,10 @@ def _episode_row(e: Episodes, k: int, env: str) -> dict[str, Any]:
 
 
 def scalars(row: Mapping[str, Any], e: Episodes) -> dict[str, Any]:
-    """A table row as TensorBoard's tags."""
+    """A table row as TensorBoard's tags; those that the agent reported are tags already."""
     found = {"eval/cost_usd": row["cost_usd_mean"], "eval/score": row["score"], "eval/cvar95_usd": row["cvar95_usd"]}
     found |= {f"cost/{term}_usd": row[f"cost_{term}_usd"] for term in COST_TERMS}
+    found |= {tag: value for tag, value in row.items() if "/" in tag}
     means = np.nanmean(e.kpi, axis=0) if np.isfinite(e.kpi).any(0).all() else e.kpi.mean(0)
     found |= {f"kpi/{name}": float(x) for name, x in zip(KPIS, means, strict=True) if np.isfinite(x)}
     return found

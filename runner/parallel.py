@@ -1,16 +1,43 @@
-"""Rivals on many episodes, the slow ones spread over processes."""
+"""Any agent on many episodes, the slow ones spread over processes."""
 
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
 
-from qevgrid.agents import make_rival
+from qevgrid.agents import load_learned, make_rival
+from qevgrid.agents.base import Agent
 from qevgrid.envs.v2g.core import V2GCore
 from qevgrid.envs.v2g.params import V2GParams
+from qevgrid.runner.config import load_config
+from qevgrid.runner.folder import read_run
 from qevgrid.runner.rollout import Episodes, play
+from qevgrid.runner.schema import AgentConfig, RunConfig
 
 CHUNK = 2
+
+
+@dataclass(frozen=True)
+class Player:
+    """Who plays, in words that another process understands."""
+
+    name: str
+    """A rival's, or what to call the agent of ``run``."""
+    run: Path | None = None
+    """Folder of the trained run; None: a rival."""
+    settings: AgentConfig | None = None
+    """How every agent of their kind plays; the others, and without settings all, keep their own."""
+
+    def agent(self, core: V2GCore) -> Agent:
+        """The agent itself, made for this environment; ``UserError`` if that is impossible."""
+        if self.run is None:
+            return make_rival(self.name, self.settings)
+        folder = read_run(self.run)
+        own = load_config(RunConfig, folder.config_yaml).agent
+        given = self.settings is not None and self.settings.kind == own.kind
+        return load_learned(folder.model_zip, self.name, core, self.settings if given else own)
 
 
 def play_rival(
@@ -19,19 +46,39 @@ def play_rival(
     seeds: Sequence[int],
     keep: Sequence[int] = (),
     *,
+    settings: AgentConfig | None = None,
     jobs: int | None = None,
     advance: Callable[[int], object] = lambda episodes: None,
 ) -> Episodes:
-    """Episodes of the rival ``name``; ``advance`` is told how many more are done."""
+    """`play_spread` for the rival ``name``; ``settings`` are for the one of their kind."""
+    return play_spread(Player(name, settings=settings), V2GCore(params), seeds, keep, jobs=jobs, advance=advance)
+
+
+def play_spread(
+    player: Player,
+    core: V2GCore,
+    seeds: Sequence[int],
+    keep: Sequence[int] = (),
+    *,
+    jobs: int | None = None,
+    advance: Callable[[int], object] = lambda episodes: None,
+) -> Episodes:
+    """Episodes of ``player``, over at most ``jobs`` processes if it is slow.
+
+    ``advance`` is told how many more are done.
+    """
+    agent = player.agent(core)
     workers = min(jobs or os.cpu_count() or 1, -(-len(seeds) // CHUNK))
-    if not make_rival(name).slow or workers == 1:
-        episodes = play(V2GCore(params), make_rival(name), seeds, keep)
+    if not agent.slow or workers == 1:
+        episodes = play(core, agent, seeds, keep)
         advance(len(seeds))
         return episodes
     starts = range(0, len(seeds), CHUNK)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         waiting = {
-            pool.submit(_chunk, name, params, seeds[a : a + CHUNK], [k - a for k in keep if a <= k < a + CHUNK]): a
+            pool.submit(
+                _chunk, player, core.params, seeds[a : a + CHUNK], [k - a for k in keep if a <= k < a + CHUNK]
+            ): a
             for a in starts
         }
         parts: dict[int, Episodes] = {}
@@ -45,5 +92,6 @@ def play_rival(
     return Episodes.join([parts[a] for a in starts])
 
 
-def _chunk(name: str, params: V2GParams, seeds: Sequence[int], keep: Sequence[int]) -> Episodes:
-    return play(V2GCore(params), make_rival(name), seeds, keep)
+def _chunk(player: Player, params: V2GParams, seeds: Sequence[int], keep: Sequence[int]) -> Episodes:
+    core = V2GCore(params)
+    return play(core, player.agent(core), seeds, keep)

@@ -80,11 +80,12 @@ def play(core: V2GCore, agent: Agent, seeds: Sequence[int], keep: Sequence[int] 
         kpi.after(batch)
         for k in keep:
             stages[k].append(stage_record(batch, k))
+    report = agent.report()  # before the agent begins another day
     ms = 1e3 * clock.seconds / (len(seeds) * core.n_stages) if agent.slow else _single_ms(core, agent, seeds[0])
     return Episodes(
         agent.name, list(seeds), [batch.scenario.fingerprint(b) for b in range(len(seeds))], cost,
         cost @ core.weights, kpi.result(cost), batch.scenario.outage.mean(2).sum(1) * core.params.dt_h,
-        ms, agent.parameters, agent.report(), {k: trace(core, stages[k], agent.name) for k in keep},
+        ms, agent.parameters, report, {k: trace(core, stages[k], agent.name) for k in keep},
     )  # fmt: skip
 
 

@@ -5,8 +5,12 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from qevgrid.agents.ppo import PPOConfig
+from qevgrid.agents.hybrid.config import HybridConfig
+from qevgrid.agents.ppo_config import PPOConfig
 from qevgrid.envs.v2g.params import STRICT, V2GParams
+
+AgentConfig = PPOConfig | HybridConfig
+"""One section a kind of learned agent, told apart by ``kind``."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -14,7 +18,9 @@ class RunConfig:
     """One training run."""
 
     env: V2GParams = V2GParams()
-    agent: PPOConfig = PPOConfig()
+    agent: Annotated[
+        AgentConfig, Field(discriminator="kind", description="what learns; kind says which keys it has")
+    ] = PPOConfig()
     total_steps: Annotated[int, Field(ge=1, description="environment steps of the whole training")] = 2_000_000
     seed: Annotated[int, Field(ge=0, lt=2**19, description="of weights, exploration and training days")] = 0
     eval_every: Annotated[int, Field(ge=1, description="environment steps between two validations")] = 200_000

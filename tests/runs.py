@@ -6,23 +6,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qevgrid import evaluate, train
-from qevgrid.agents.ppo import PPOConfig
-from qevgrid.envs.v2g.params import V2GParams
-from qevgrid.runner.config import fields_of
+from qevgrid.runner.config import build
 from qevgrid.runner.schema import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "v2g_ppo.yaml"
 TINY_ENV = {"n_sockets": 3, "dt_h": 1.0}
-TINY_AGENT = {
-    "n_envs": 4,
-    "n_steps": 24,
-    "batch_size": 96,
-    "n_epochs": 2,
-    "threads": 1,
-    "warm_days": 4,
-    "warm_epochs": 1,
+TINY_ROUND = {"n_envs": 4, "n_steps": 24, "batch_size": 96, "n_epochs": 2, "threads": 1}
+TINY_AGENTS = {
+    "ppo": TINY_ROUND | {"warm_days": 4, "warm_epochs": 1},
+    "hybrid": TINY_ROUND | {"days": 2, "stages_per_day": 2, "hidden": 4, "critic_epochs": 1, "reads": 1, "sweeps": 5},
 }
+"""By kind; a round of each has 96 steps."""
 TINY_RUN = {"total_steps": 192, "eval_every": 96, "eval_episodes": 2, "ruler": True}
 
 
@@ -34,22 +29,18 @@ class Told(NamedTuple):
     err: str
 
 
-def known_agent_keys(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``changes`` that PPO has."""
-    return {key: value for key, value in changes.items() if key in fields_of(PPOConfig)}
-
-
-def tiny_config(env: Mapping[str, Any] | None = None, agent: Mapping[str, Any] | None = None, **run: Any) -> RunConfig:
+def tiny_config(
+    env: Mapping[str, Any] | None = None, agent: Mapping[str, Any] | None = None, kind: str = "ppo", **run: Any
+) -> RunConfig:
     """A run of a few hundred steps; ``env``, ``agent`` and ``run`` change its keys."""
-    params = V2GParams(**(TINY_ENV | dict(env or {})))
-    learner = PPOConfig(**(known_agent_keys(TINY_AGENT) | dict(agent or {})))
-    return RunConfig(env=params, agent=learner, **(TINY_RUN | run))
+    sections = {"env": TINY_ENV | dict(env or {}), "agent": {"kind": kind} | TINY_AGENTS[kind] | dict(agent or {})}
+    return build(RunConfig, sections | TINY_RUN | run, "tiny")
 
 
-def tiny_overrides(**run: Any) -> list[str]:
+def tiny_overrides(kind: str = "ppo", **run: Any) -> list[str]:
     """The same for the command line."""
     keys = {f"env.{key}": value for key, value in TINY_ENV.items()}
-    keys |= {f"agent.{key}": value for key, value in known_agent_keys(TINY_AGENT).items()}
+    keys |= {f"agent.{key}": value for key, value in TINY_AGENTS[kind].items()}
     return [f"{key}={value}" for key, value in (keys | TINY_RUN | run).items()]
 
 

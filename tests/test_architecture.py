@@ -76,12 +76,13 @@ def test_global_randomness_is_seen(code: str, expected: list[str]) -> None:
 
 
 def project_files() -> list[Path]:
-    """What git tracks, or would."""
+    """The text files that git tracks, or would."""
     command = ["git", "-C", str(ROOT), "ls-files", "-z", "-c", "-o", "--exclude-standard"]
     if not (ROOT / ".git").exists() or not shutil.which("git"):
         pytest.skip("not a git checkout")
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+    files = [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+    return [path for path in files if b"\0" not in path.read_bytes()]
 
 
 def test_no_file_names_a_place_on_one_machine() -> None:

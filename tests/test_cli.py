@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from qevgrid import evaluate, train
-from qevgrid.agents import RIVALS
+from qevgrid.agents import LEARNERS, RIVALS
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.linear import LinearProgram
 from qevgrid.envs.v2g.model import COST_TERMS
@@ -71,6 +72,7 @@ def test_help_teaches(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert told.code == 0
     for words in ("examples:", f"python {name}.py", "configs/v2g_ppo.yaml", "--config", "--seed", "--out", "key=value"):
         assert words in told.out, words
+    assert all(kind in told.out.split("learned agents")[1].split("examples:")[0] for kind in LEARNERS)
     if name == "evaluate":
         assert all(rival in told.out for rival in RIVALS)
         assert "table.csv" in told.out
@@ -79,8 +81,8 @@ def test_help_teaches(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_examples_of_the_help_are_understood(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every option and key in them exists."""
-    lines = [line.split() for line in call(PROGRAMS[name], ["--help"], capsys).out.splitlines()]
-    examples = [words[2:] for words in lines if words[:2] == ["python", f"{name}.py"]]
+    lines = [line.strip() for line in call(PROGRAMS[name], ["--help"], capsys).out.splitlines()]
+    examples = [shlex.split(line)[2:] for line in lines if line.startswith(f"python {name}.py ")]
     assert len(examples) >= 3
     for words in examples:
         args = PROGRAMS[name]._parser().parse_intermixed_args(words)
@@ -95,6 +97,17 @@ def test_keys_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"seed", "total_steps", "env.n_sockets", "env.sessions", "env.outage.share", "agent.lr"} <= keys
     (line,) = (line for line in told.out.splitlines() if line.startswith("env.n_sockets "))
     assert ">= 1" in line and "30" in line and "charging sockets" in line
+
+
+def test_keys_lists_the_agents_keys_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = call(train, ["--keys"], capsys).out.splitlines()
+    keys = [line.split()[0] for line in lines if line.startswith("agent.")]
+    ppo, hybrid = keys.index("agent.kind=ppo"), keys.index("agent.kind=hybrid")
+    assert "agent.shaping_usd_kwh" in keys[ppo:hybrid] and "agent.shaping_usd_kwh" not in keys[hybrid:]
+    assert "agent.sampler" in keys[hybrid:] and "agent.sampler" not in keys[:hybrid]
+    assert keys.count("agent.lr") == 2
+    (rate, _) = (line for line in lines if line.startswith("agent.lr "))
+    assert rate.index("learning rate") < 130  # the sampler's twelve choices do not push everybody's meaning away
 
 
 # --- training --------------------------------------------------------------------------------------
@@ -404,6 +417,10 @@ KEYS = {
     "unknown key": (["env.n_socket=5"], ["env.n_socket", "unknown key", "did you mean 'n_sockets'"]),
     "unknown section": (["agents.lr=1"], ["agents", "did you mean 'agent'"]),
     "unknown top-level key": (["total_step=5"], ["did you mean 'total_steps'"]),
+    "unknown kind": (["agent.kind=hybird"], ["agent.kind", "unknown kind 'hybird'", "did you mean 'hybrid'"]),
+    "no kind": (["agent={lr: 1e-3}"], ["agent.kind: missing; choose one of: ppo, hybrid"]),
+    "unknown key of a kind": (["agent={kind: hybrid, samplr: neal}"], ["agent.samplr", "did you mean 'sampler'", "known: kind, sampler"]),
+    "a key of another kind": (["agent={kind: hybrid, shaping_usd_kwh: 0.2}"], ["agent.shaping_usd_kwh", "unknown key"]),
     "wrong type": (["env.n_sockets=many"], ["env.n_sockets", "'many'", "integer"]),
     "a text for a section": (["env.charger=big"], ["env.charger", "section", "power_kw"]),
     "negative capacity": (["env.session.battery_kwh=[50.0, -60.0]"], ["env.session.battery_kwh[1]", "greater than 0", "-60"]),
@@ -601,7 +618,7 @@ def test_a_failed_evaluation_keeps_the_earlier_one(
     def fail(*_: object, **__: object) -> None:
         raise UserError("no solution; raise the time limit")
 
-    monkeypatch.setattr("qevgrid.runner.evaluation.play_rival", fail)
+    monkeypatch.setattr("qevgrid.runner.evaluation.play_spread", fail)
     assert_refused(run_evaluate(capsys, out, "idle", "--overwrite"), "no solution")
     assert files_of(out) == before
 

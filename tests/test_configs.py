@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from qevgrid.agents import LEARNERS
 from qevgrid.envs.v2g.params import V2GParams
 from qevgrid.runner.config import dump, load_config, load_tree
 from qevgrid.runner.loop import train
@@ -22,8 +23,9 @@ def keys_of(tree: Any, prefix: str = "") -> list[str]:
     return [key for name, value in tree.items() for key in keys_of(value, f"{prefix}.{name}")]
 
 
-def test_the_promised_configuration_is_there() -> None:
+def test_every_kind_of_learned_agent_has_a_configuration() -> None:
     assert CONFIG in CONFIGS
+    assert {load_config(RunConfig, path).agent.kind for path in CONFIGS} == set(LEARNERS)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -40,14 +42,16 @@ def test_it_says_what_it_is(path: Path) -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_it_trains(path: Path, tmp_path: Path) -> None:
-    run = train(load_config(RunConfig, path, tiny_overrides(ruler=False)), tmp_path / "run")
+    overrides = tiny_overrides(load_config(RunConfig, path).agent.kind, ruler=False)
+    run = train(load_config(RunConfig, path, overrides), tmp_path / "run")
     assert [row["step"] for row in rows_of(run.evaluations_csv)] == ["0", "96", "192"]
     assert run.model_zip.is_file()
 
 
-def test_the_file_holds_the_default_world() -> None:
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_the_file_holds_the_default_world(path: Path) -> None:
     """What ``gymnasium.make`` gives without arguments is what the README's commands play."""
-    assert load_config(RunConfig, CONFIG).env == V2GParams()
+    assert load_config(RunConfig, path).env == V2GParams()
 
 
 def test_a_dumped_configuration_reads_back_equal(tmp_path: Path) -> None:

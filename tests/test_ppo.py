@@ -111,15 +111,16 @@ def test_every_weight_learns() -> None:
 @pytest.mark.parametrize("policy", ["shared", "mlp"])
 def test_saved_models_act_the_same(tmp_path: Path, policy: str) -> None:
     config = tiny_config(agent={"policy": policy})
-    model, core = ppo.build(config.agent, config.env, 3), V2GCore(config.env)
-    model.save(tmp_path / "model.zip")
+    learner, core = ppo.build(config.agent, config.env, 3), V2GCore(config.env)
+    learner.save(tmp_path / "model.zip")
     obs = np.random.default_rng(0).uniform(-1, 1, (7, len(core.labels))).astype(np.float32)
-    wanted, _ = model.predict(obs, deterministic=True)
+    wanted, _ = learner.model.predict(obs, deterministic=True)
     agent = ppo.PPOAgent.load(tmp_path / "model.zip", "mine", core)
     np.testing.assert_array_equal(agent.act(obs, {}), wanted)
     np.testing.assert_array_equal(PPO.load(tmp_path / "model.zip").predict(obs, deterministic=True)[0], wanted)
     assert agent.name == "mine"
-    assert agent.parameters == sum(p.numel() for p in model.policy.parameters())
+    np.testing.assert_array_equal(learner.agent("mine", core).act(obs, {}), wanted)
+    assert agent.parameters == learner.parameters == sum(p.numel() for p in learner.model.policy.parameters())
 
 
 def test_only_what_fits_is_loaded(tmp_path: Path) -> None:
@@ -280,7 +281,7 @@ def test_training_days_are_apart_from_every_evaluations(shaping: float | None) -
     config = tiny_config(agent={"shaping_usd_kwh": shaping})
     env = gym.make("qevgrid/V2G-v0", params=config.env)
     for seed in (0, 7):
-        model = ppo.build(config.agent, config.env, seed)
+        model = ppo.build(config.agent, config.env, seed).model
         assert model.env is not None
         first = ppo.TRAINING_SEEDS + ppo.ROWS_PER_RUN * seed
         wanted = [env.reset(seed=first + i)[0] for i in range(config.agent.n_envs)]
@@ -289,7 +290,7 @@ def test_training_days_are_apart_from_every_evaluations(shaping: float | None) -
 
 def test_seeds_decide_the_weights() -> None:
     config = tiny_config()
-    a, again, b = (ppo.build(config.agent, config.env, seed).policy.state_dict() for seed in (1, 1, 2))
+    a, again, b = (ppo.build(config.agent, config.env, seed).model.policy.state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(a[k], again[k]) for k in a)
     assert not all(torch.equal(a[k], b[k]) for k in a)
 
@@ -299,17 +300,16 @@ def test_seeds_decide_the_weights() -> None:
     [
         ({}, {"batch_size": 36}, "agent.batch_size=36: must divide n_envs * n_steps = 96; try 32"),
         ({"action": "levels"}, {}, "set agent.policy=mlp or env.action=box"),
+        ({"action": "levels"}, {"warm_start": "tou"}, "needs env.action=box; set agent.warm_start=null"),
+        ({}, {"warm_start": "optimum"}, "agent.warm_start=optimum: sees the future"),
+        ({}, {"warm_start": "tuo"}, "agent.warm_start='tuo': not a rival; rivals: idle,"),
     ],
 )
 def test_what_does_not_go_together_is_named(env: dict[str, Any], agent: dict[str, Any], said: str) -> None:
-    config = tiny_config(env=env, agent=no_warm_start() | agent)
+    config = tiny_config(env=env, agent={"warm_start": None} | agent)
     with pytest.raises(UserError) as caught:
         ppo.build(config.agent, config.env, 0)
     assert said in str(caught.value)
-
-
-def no_warm_start() -> dict[str, None]:
-    return {"warm_start": None} if hasattr(ppo.PPOConfig, "warm_start") else {}
 
 
 # --- runs ------------------------------------------------------------------------------------------
@@ -357,7 +357,7 @@ def resumable() -> Any:
     [
         ((ppo.PPO, "train"), 1, 0),  # in the first round, with the checkpoint of step 0
         ((ppo.PPO, "train"), 3, 192),  # in a round after the second checkpoint
-        ((ppo, "save_checkpoint"), 2, 0),  # evaluated and saved as the best, but no checkpoint yet
+        ((ppo.PPOLearner, "checkpoint"), 2, 0),  # evaluated and saved as the best, but no checkpoint yet
         ((loop, "day_figure"), 1, 384),  # trained, but not finished
     ],
 )
@@ -367,7 +367,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     owner, name = where
     out, stop = tmp_path / "run", Stopped(getattr(owner, name), nth)
     with monkeypatch.context() as patch:
-        patch.setattr(owner, name, stop if owner is not ppo.PPO else lambda self: stop(self))
+        patch.setattr(owner, name, lambda *args: stop(*args))  # a function becomes a method, an object would not
         with pytest.raises(KeyboardInterrupt):
             loop.train(resumable(), out)
     assert list(loop.RunFolder(out).checkpoints) == [kept]
@@ -390,7 +390,7 @@ def assert_same_run(run: Any, other: Any) -> None:
 def test_rounds_change_the_weights(whole_run: Path) -> None:
     """Or the comparison above would mean little."""
     config = resumable()
-    start = ppo.build(config.agent, config.env, config.seed).policy.state_dict()
+    start = ppo.build(config.agent, config.env, config.seed).model.policy.state_dict()
     assert not equal(dict(start), dict(weights(loop.RunFolder(whole_run).checkpoints[384])["policy"]))
 
 
@@ -435,7 +435,8 @@ def test_the_best_models_cost_is_the_one_reported(whole_run: Path) -> None:
 
 def test_ppo_learns_a_calm_day(tmp_path: Path) -> None:
     """From noise to better than random actions and than not charging at all."""
-    agent = no_warm_start() | {
+    agent = {
+        "warm_start": None,
         "n_envs": 16,
         "batch_size": 384,
         "n_epochs": 6,
@@ -464,17 +465,30 @@ class Chance(ppo.Agent):
 
 
 def test_levels_are_learned_by_an_mlp(tmp_path: Path) -> None:
-    config = tiny_config(env={"action": "levels"}, agent=no_warm_start() | {"policy": "mlp"}, ruler=False)
+    config = tiny_config(env={"action": "levels"}, agent={"warm_start": None, "policy": "mlp"}, ruler=False)
     run = loop.train(config, tmp_path / "run")
     core = V2GCore(config.env)
+    obs = np.random.default_rng(0).uniform(-1, 1, (9, len(core.labels))).astype(np.float32)
     agent = ppo.PPOAgent.load(run.model_zip, "mine", core)
-    action = agent.act(np.zeros((2, len(core.labels)), np.float32), {})
-    assert set(action.ravel()) <= set(core.levels)
+    np.testing.assert_array_equal(agent.act(obs, {}), core.levels[agent.policy.predict(obs, deterministic=True)[0]])
+    learner = ppo.build(config.agent, config.env, 0)
+    chosen, _ = learner.model.predict(obs, deterministic=True)
+    np.testing.assert_array_equal(learner.agent("mine", core).act(obs, {}), core.levels[chosen])
+
+
+def test_preparing_is_imitating() -> None:
+    """The rival's example moves the weights; without one they stay."""
+    for rival, closer in (("idle", True), (None, False)):
+        config = tiny_config(agent={"warm_start": rival, "warm_days": 64, "warm_epochs": 30})
+        learner = ppo.build(config.agent, config.env, 0)
+        before = {key: weight.clone() for key, weight in learner.model.policy.state_dict().items()}
+        learner.prepare()
+        assert equal(before, dict(learner.model.policy.state_dict())) == (not closer)
 
 
 def test_warm_start_comes_close_to_its_example() -> None:
     config = tiny_config(agent={"warm_start": None, "n_envs": 8, "batch_size": 96})
-    model = ppo.build(config.agent, config.env, 0)
+    model = ppo.build(config.agent, config.env, 0).model
     regimes = Regimes(config.env)
     examples = warm_start.play_examples(model, make_rival("idle"), regimes, 8, learner_plays=False)
 

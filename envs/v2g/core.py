@@ -9,7 +9,7 @@ from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import BoolArray, Float32Array, FloatArray, IntArray
 from qevgrid.envs.v2g import arrays, exact, kernel, model, observe
 from qevgrid.envs.v2g.files import load_days
-from qevgrid.envs.v2g.forecast import Forecast, forecast
+from qevgrid.envs.v2g.forecast import Forecast, dark_h, forecast
 from qevgrid.envs.v2g.params import PRICE_KINDS, V2GParams
 from qevgrid.envs.v2g.plant import Plant, build_plant
 from qevgrid.envs.v2g.scenario import Sampler, Scenario
@@ -34,11 +34,15 @@ class View:
     target_kwh: FloatArray  # (B, N)
     capacity_kwh: FloatArray  # (B, N)
     floor_kwh: FloatArray  # (B, N)
+    arrival: IntArray  # (B, N) stage at which the vehicle came
     declared: IntArray  # (B, N) stage of the announced departure
     charge_kw: FloatArray  # (B, N) limit of charger and vehicle
     discharge_kw: FloatArray  # (B, N)
     outage: BoolArray  # (B, D)
+    dark_h: FloatArray  # (B, D) hours since the site lost its supply, 0 while it has it
     risk: FloatArray  # (B,)
+    window_open: FloatArray  # (B,) first stage at which it may start, as published
+    window_close: FloatArray  # (B,)
     plant: Plant
     _scenario: Scenario
 
@@ -201,11 +205,15 @@ class Batch:
             target_kwh=of_vehicle(w.target_kwh),
             capacity_kwh=of_vehicle(w.capacity_kwh),
             floor_kwh=of_vehicle(w.floor_kwh),
+            arrival=of_vehicle(w.arrival),
             declared=of_vehicle(w.declared),
             charge_kw=np.minimum(plant.charge_kw, limit),
             discharge_kw=np.minimum(plant.discharge_kw, limit),
             outage=w.outage[row, at],
+            dark_h=dark_h(self.scenario.outage, at, self.core.params.dt_h),
             risk=w.risk[row, at],
+            window_open=self.scenario.window_open[row, at],
+            window_close=self.scenario.window_close[row, at],
             plant=plant,
             _scenario=self.scenario,
         )

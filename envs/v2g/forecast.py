@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qevgrid.envs.types import FloatArray, IntArray
+from qevgrid.envs.types import BoolArray, FloatArray, IntArray
 from qevgrid.envs.v2g.model import sell_usd_kwh
 from qevgrid.envs.v2g.params import OutageParams, V2GParams
 from qevgrid.envs.v2g.plant import LOAD_CEILING, build_plant
@@ -92,11 +92,11 @@ def outage_probability(
     latest = np.minimum(target_h, closes * p.dt_h)
     coming = _integral(p.outage, target_h - begin * p.dt_h) - _integral(p.outage, target_h - latest)
     fresh = np.clip(risk * np.where(target_h > begin * p.dt_h, coming, 0.0) / span_h, 0.0, 1.0)
-    return np.where(dark[..., None, :], still, fresh[..., None] * _hit_share(p))
+    return np.where(dark[..., None, :], still, fresh[..., None] * hit_share(p))
 
 
 @functools.lru_cache(maxsize=32)
-def _hit_share(p: V2GParams) -> FloatArray:
+def hit_share(p: V2GParams) -> FloatArray:
     """Share of the outages that leave each site without supply, (D,)."""
     dead = build_plant(p).fault_site
     wide = p.outage.feeder_wide_share
@@ -110,6 +110,16 @@ def outage_elapsed(scenario: Scenario, dt_h: float) -> FloatArray:
     t = np.arange(out.shape[1])[None, :, None]
     last_on = np.maximum.accumulate(np.where(out, -1, t), axis=1)
     return np.where(out, (t - last_on) * dt_h, 0.0)
+
+
+def dark_h(outage: BoolArray, stage: IntArray, dt_h: float) -> FloatArray:
+    """Hours (B, D) that each site has had no supply at ``stage`` (B,): on average it began between two stages."""
+    hours = np.zeros(outage[:, 0].shape)
+    for b, d in zip(*np.nonzero(outage[np.arange(len(stage)), stage]), strict=True):
+        past = outage[b, : stage[b] + 1, d][::-1]
+        stages = len(past) if past.all() else int(np.argmin(past))
+        hours[b, d] = (stages - 0.5) * dt_h
+    return hours
 
 
 def _at(x: NDArray[Any], stage: IntArray, shared: bool) -> NDArray[Any]:

@@ -145,6 +145,7 @@ class V2GProgram:
         start = np.where(q.opens, gain[0] * v.energy_kwh[q.vehicle], 0.0)
         flows = [(row, self.charge, -gain[1]), (row, self.discharge, -gain[2])]
         terms = [(row, self.energy, 1.0), *flows, (later, self.energy[later - 1], -gain[0])]
+        self._balance = lp.n_rows + row
         lp.rows(n, terms, start, start)
         ends = np.flatnonzero(q.closes)
         short = lp.variables(len(ends), self.prices[model.SHORTFALL])
@@ -161,6 +162,7 @@ class V2GProgram:
         most = model.taper_kw(np.where(q.opens, v.energy_kwh[q.vehicle], 0.0), **fixed)
         (slope,) = model.coefficients(model.taper_kw, "energy_kwh", **fixed)
         row = np.arange(len(q.stage))
+        self._tapered, self._taper_kw_kwh = self.lp.n_rows + row, slope
         self.lp.rows(len(row), [(row, self.charge, 1.0), (later, self.energy[later - 1], -slope[later])], -INF, most)
 
     def _bits(self) -> None:
@@ -331,6 +333,17 @@ class V2GProgram:
             left_s = max(time_limit_s - seconds, time_limit_s / 4)
             best, bound, seconds = self._whole_program(best, bound, seconds, left_s, gap_usd)
         return self._plan(Solution(best.x, best.objective, min(bound, best.objective), best.status, seconds))
+
+    def energy_values(self, *, time_limit_s: float = 30.0) -> FloatArray:
+        """What one more kWh in each vehicle's battery at the start is worth, USD (V,): duals of the relaxation."""
+        dual = self.lp.solve(relax=True, time_limit_s=time_limit_s).row_dual
+        assert dual is not None
+        opens = np.flatnonzero(self.pairs.opens)
+        worth = np.zeros(len(self.vehicles.socket))
+        worth[self.pairs.vehicle[opens]] = -dual[self._balance[opens]]
+        if self.params.charger.taper_soc < 1.0:  # a fuller battery takes less
+            worth[self.pairs.vehicle[opens]] -= dual[self._tapered[opens]] * self._taper_kw_kwh[opens]
+        return worth
 
     def _whole_program(
         self, best: Solution | None, bound: float, seconds: float, left_s: float, gap_usd: float

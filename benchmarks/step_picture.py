@@ -5,8 +5,9 @@
 
 The agent plays held-out days of the default world, from ``--seed`` on, until one has both scenes: an outage
 announced while half of the sockets are taken (drawn where insuring against it changes the fleet's power most),
-and an outage so long that the agent leaves a block of load dark (the first such stage). Nothing in the picture is computed otherwise
-than in the agent: its critic, its decision, its dual bound, its samplers, the environment's outcome.
+and an outage so long that the agent leaves a block of load dark (the first such stage). All that is drawn comes from
+the agent's own code (critic, decision, dual bound, samplers) and the environment's outcome; more reads are taken
+than it takes, and the worth is also shown beyond the reach of one step.
 """
 
 import argparse
@@ -345,7 +346,7 @@ def draw_reads(ax: Axes, moment: Moment) -> None:
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x", color="#E8E8E8", lw=0.6)
     ax.set_xlabel("USD above the proven least cost of the step", fontsize=11)
-    _title(ax, f"3  Sample: {READS} reads each, {100 * valid.mean():.0f} % valid")
+    _title(ax, f"3  Sample: {READS} reads, {100 * valid.mean():.0f} % valid")
     _plain(ax)
 
 

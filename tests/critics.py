@@ -19,7 +19,9 @@ def flat(fleet_usd: float, apart_usd: float = 0.0) -> Critic:
 def constant(inputs: int, usd: float) -> Net:
     """Gives ``usd`` whatever it reads."""
     shapes = ((inputs, 2), (2, 2), (2, 1))
-    return Net(np.zeros(inputs), np.ones(inputs), tuple(map(np.zeros, shapes)), (*map(np.zeros, (2, 2)), np.full(1, usd)))
+    return Net(
+        np.zeros(inputs), np.ones(inputs), tuple(map(np.zeros, shapes)), (*map(np.zeros, (2, 2)), np.full(1, usd))
+    )
 
 
 def falling(usd: float = 0.4, by: float = 0.2) -> Critic:

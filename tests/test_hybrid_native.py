@@ -19,6 +19,7 @@ from qevgrid.agents.hybrid.polish import best_response, greedy, references
 from qevgrid.agents.hybrid.problem import AggregateQUBO, Pieces
 from qevgrid.agents.hybrid.refine import plans_usd, refine
 from qevgrid.agents.hybrid.sampler_linear import relaxed_dual
+from qevgrid.envs.errors import UserError
 
 SEEDS = range(6)
 SMALL: dict[str, Callable[[np.random.Generator], AggregateQUBO]] = {
@@ -293,7 +294,7 @@ def test_lattice_knows_what_is_possible() -> None:
 def test_too_many_energies_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     units, _ = fleet(np.random.default_rng(12), 4, 8, 5)
     monkeypatch.setattr(lattice, "MOST_STATES", 100)
-    with pytest.raises(ValueError, match="fewer stages"):
+    with pytest.raises(UserError, match="fewer stages"):
         reachable(units)
 
 

@@ -338,11 +338,10 @@ def repaired(view: View, forecast: Forecast, b: int, decision: Decision, choice:
         feeding = (site == d) & (power < 0)
         total, own = -power[feeding].sum(), forecast.pv_kw[b, 0, d] + generator[d]
         carried = _carried(taken, own + total + room.sum())
-        needed = sum(carried) - own
-        if needed <= 0 and len(carried) == len(taken):
-            continue
-        if needed < total:
-            power[feeding] *= max(needed, 0.0) / total
+        needed = max(sum(carried) - own, 0.0)
+        if total > needed:
+            if needed > 0 or len(carried) < len(taken):  # else it takes the place of fuel
+                power[feeding] *= needed / total
         elif room.any():
             power -= room * min((needed - total) / room.sum(), 1.0)
     return power

@@ -1,6 +1,7 @@
 """A decision as a binary quadratic model, and the way back from bits."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import dimod
 import numpy as np
@@ -11,7 +12,7 @@ from qevgrid.agents.hybrid.problem import AggregateQUBO
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Quadratic", "Report", "centre", "decode", "describe", "encode", "low_rank", "to_bqm"]
+__all__ = ["Quadratic", "Report", "centre", "decode", "describe", "encode", "ising", "low_rank", "to_bqm"]
 
 MOST_BITS = 5_000
 """A dense QUBO of that many bits takes 200 MB."""
@@ -29,9 +30,30 @@ class Report:
     range_bits: float  # log2 of the largest over the smallest nonzero |h| or |J|
 
 
+class Ising(NamedTuple):
+    """Fields and couplings of a model in its variables' order, spin +1 being bit 1."""
+
+    field: FloatArray  # (n,)
+    row: IntArray  # (couplers,)
+    column: IntArray
+    coupling: FloatArray
+
+
+def ising(bqm: dimod.BinaryQuadraticModel) -> Ising:
+    """A model in spins, whatever it was in."""
+    vectors = bqm.spin.to_numpy_vectors(list(bqm.variables))
+    row, column, coupling = vectors[1]
+    return Ising(
+        np.asarray(vectors[0], float),
+        np.asarray(row, np.int64),
+        np.asarray(column, np.int64),
+        np.asarray(coupling, float),
+    )
+
+
 def describe(bqm: dimod.BinaryQuadraticModel) -> Report:
     """Size and dynamic range of a model."""
-    h, (_, _, j), _ = bqm.spin.to_numpy_vectors()
+    h, _, _, j = ising(bqm)
     found = np.abs(np.concatenate([h, j]))
     found = found[found > ROUNDING * found.max(initial=0.0)]
     return Report(len(h), len(j), float(np.log2(found.max() / found.min())) if len(found) else 0.0)

@@ -26,6 +26,8 @@ from qevgrid.envs.v2g.core import Batch, V2GCore
 class HybridEnv(VecEnv):
     """B days side by side, each with its twin; resets a row as its day ends. Zero actions earn exactly 0."""
 
+    render_mode: str | None = None
+
     def __init__(self, core: V2GCore, config: HybridConfig, base: Corrections = TUNED) -> None:
         self.core, self.config, self.base = core, config, base
         self.controller: Controller | None = None

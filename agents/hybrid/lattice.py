@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import BoolArray, FloatArray, IntArray
 from qevgrid.envs.v2g.arrays import compiled
 
 SAME_KWH = 1e-9
 """Energies this close are one state; limits are kept to within it."""
-MOST_STATES = 40_000_000
+MOST_STATES = 5_000_000
 STATES_AT_FIRST = 64
 """Room for states a unit at first; doubled as needed."""
 
@@ -120,7 +121,9 @@ def reachable(units: StorageUnits) -> Lattice:
             _value_ends(begin, stage, energy, *worth, end)
             return Lattice(begin, stage, energy, end, following)
         room *= 2
-    raise ValueError(f"more than {MOST_STATES:,} reachable energies: use fewer stages or evenly spaced levels")
+    raise UserError(
+        f"more than {MOST_STATES:,} reachable energies: use fewer stages, fewer levels or evenly spaced ones"
+    )
 
 
 @compiled

@@ -14,6 +14,7 @@ import dimod
 import numpy as np
 from numpy.typing import NDArray
 
+from qevgrid.agents.hybrid.encoding import ising
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import FloatArray, IntArray
 
@@ -116,7 +117,7 @@ def measure(bqm: dimod.BinaryQuadraticModel, spread: float, angles: FloatArray, 
         apply_circuit(bqm, spread, angles)
         return qml.sample(wires=range(n))
 
-    return np.asarray(qml.set_shots(sampled, shots=reads)(), np.int8).reshape(reads, n)
+    return np.asarray(qml.set_shots(sampled, shots=reads)(), np.int64).reshape(reads, n)
 
 
 def apply_circuit(bqm: dimod.BinaryQuadraticModel, spread: float, angles: FloatArray) -> None:
@@ -124,7 +125,7 @@ def apply_circuit(bqm: dimod.BinaryQuadraticModel, spread: float, angles: FloatA
     import pennylane as qml
 
     n = bqm.num_variables
-    field, (row, column, value), _ = bqm.spin.to_numpy_vectors(list(bqm.variables))
+    field, row, column, value = ising(bqm)
     couplers = list(zip(row.tolist(), column.tolist(), value.tolist(), strict=True))
     for wire in range(n):
         qml.Hadamard(wire)

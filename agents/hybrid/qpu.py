@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import dimod
 import numpy as np
 
+from qevgrid.agents.hybrid.encoding import ising
 from qevgrid.agents.hybrid.sampler_faults import MachineError, first_line
 from qevgrid.envs.errors import UserError
 
@@ -19,9 +20,9 @@ PADDED = (16, 32, 48, 64, 96, 128, 176)
 """Sizes of embedded cliques; beyond the last one, or what the graph holds of them, the very size."""
 PREFACTOR = 1.4
 """Chain strength over the torque that it must withstand."""
-ALIGNED = 0.3
+ALIGNED = 0.35
 """Torque of couplings that pull one way, over their spectral norm."""
-RHO_SHARE = 0.2
+RHO_SHARE = 0.1
 """Share of ``rho`` for embedded models: stiff squares ask for chains so strong that they freeze first."""
 MOCK_SWEEPS = 1_000
 """Of one anneal of the mock."""
@@ -59,6 +60,25 @@ def embed_clique(graph: Any, size: int) -> Any:
     return EmbeddedStructure(graph.edges, chains) if len(chains) == size else None
 
 
+def torque(model: dimod.BinaryQuadraticModel) -> float:
+    """What tears at a chain of a SPIN model, by its couplings J.
+
+    D-Wave's uniform torque compensation (rms J times the root of the degree) holds where signs are
+    random. The square of a sum, which shared resources make, pulls all one way: there the spectral norm of
+    J, n times its rms, is what counts; with random signs it is the smaller of the two.
+    """
+    from dwave.embedding.chain_strength import uniform_torque_compensation
+
+    n = model.num_variables
+    if not model.num_interactions:
+        return 1.0
+    _, row, column, value = ising(model)
+    matrix = np.zeros((n, n))
+    matrix[row, column] = matrix[column, row] = value
+    norm = float(np.abs(np.linalg.eigvalsh(matrix)).max())
+    return max(float(uniform_torque_compensation(model, prefactor=1.0)), ALIGNED * norm)
+
+
 class Chip(NamedTuple):
     """An annealer behind clique embeddings."""
 
@@ -68,6 +88,7 @@ class Chip(NamedTuple):
     time_limit_s: float
     prefactor: float = PREFACTOR
     rho_share: float = RHO_SHARE
+    torque: Callable[[dimod.BinaryQuadraticModel], float] = torque
 
     def limit_s(self, bqm: dimod.BinaryQuadraticModel) -> float:
         """What the decision may take."""
@@ -88,7 +109,7 @@ class Chip(NamedTuple):
         source, embedding = bqm.spin, self.cliques.embedding(bqm.num_variables)
         if embedding is None:
             raise MachineError(f"no clique of {bqm.num_variables} variables fits")
-        target = embedding.embed_bqm(source, chain_strength=self.prefactor * torque(source))
+        target = embedding.embed_bqm(source, chain_strength=self.prefactor * self.torque(source))
         found = self.draw(target, reads, seed)
         chains = {v: embedding[v] for v in source.variables}
         return unembed_sampleset(found, chains, source, chain_break_fraction=True)
@@ -116,25 +137,6 @@ class Leap(NamedTuple):
     def sample(self, bqm: dimod.BinaryQuadraticModel, reads: int, seed: int) -> dimod.SampleSet:
         """One solution; the solver takes neither reads nor a seed."""
         return self.solver.sample(bqm, time_limit=self.solver_s(bqm))
-
-
-def torque(model: dimod.BinaryQuadraticModel) -> float:
-    """What tears at a chain of a SPIN model, by its couplings J.
-
-    D-Wave's uniform torque compensation (rms J times the root of the degree) holds where signs are
-    random. The square of a sum, which shared resources make, pulls all one way: there the spectral norm of
-    J, n times its rms, is what counts; with random signs it is the smaller of the two.
-    """
-    from dwave.embedding.chain_strength import uniform_torque_compensation
-
-    n = model.num_variables
-    if not model.num_interactions:
-        return 1.0
-    _, (row, column, value), _ = model.to_numpy_vectors(list(model.variables))
-    matrix = np.zeros((n, n))
-    matrix[row, column] = matrix[column, row] = value
-    norm = float(np.abs(np.linalg.eigvalsh(matrix)).max())
-    return max(float(uniform_torque_compensation(model, prefactor=1.0)), ALIGNED * norm)
 
 
 @lru_cache(maxsize=2)

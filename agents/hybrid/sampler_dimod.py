@@ -5,8 +5,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import dimod
 import numpy as np
+from numpy.typing import NDArray
 
 from qevgrid.agents.hybrid.anneal import accepted, following, seeded
+from qevgrid.agents.hybrid.encoding import ising
 from qevgrid.envs.types import FloatArray, IntArray
 from qevgrid.envs.v2g.arrays import compiled
 
@@ -43,8 +45,8 @@ class StructuredSampler(dimod.Sampler):
         """
         self.remove_unknown_kwargs(**kwargs)
         labels = list(bqm.variables)
-        vectors = dimod.BQM(bqm, dtype=float).change_vartype(dimod.SPIN, inplace=False).to_numpy_vectors(labels)
-        field, (row, column, value) = np.asarray(vectors.linear_biases, float), vectors.quadratic
+        model = dimod.BQM(bqm, dtype=float)
+        field, row, column, value = ising(model)
         couplings = neighbours(len(field), row, column, value)
         hot, cold = beta_range if beta_range is not None else default_betas(field, couplings)
         betas = np.geomspace(hot, cold, num_sweeps) if num_sweeps > 1 else np.full(num_sweeps, float(cold))
@@ -52,7 +54,7 @@ class StructuredSampler(dimod.Sampler):
         spins = np.empty((num_reads, len(field)), np.int8)
         anneal_spins(field, couplings, betas, start, spins)
         info = {"beta_range": [float(hot), float(cold)], "seed": start}
-        found = dimod.SampleSet.from_samples_bqm((spins, labels), dimod.BQM(bqm, dtype=float).spin, info=info)
+        found = dimod.SampleSet.from_samples_bqm((spins, labels), model.spin, info=info)
         return found.change_vartype(bqm.vartype, inplace=False)
 
 
@@ -84,7 +86,9 @@ def default_betas(field: FloatArray, couplings: Couplings) -> tuple[float, float
     return float(WARMEST / greatest), float(COLDEST / (2 * sizes.min()))
 
 
-def anneal_spins(field: FloatArray, couplings: Couplings, betas: FloatArray, seed: int, spins: IntArray) -> None:
+def anneal_spins(
+    field: FloatArray, couplings: Couplings, betas: FloatArray, seed: int, spins: NDArray[np.int8]
+) -> None:
     """Fill ``spins`` (reads, n). Densely coupled models get the whole matrix: its rows add up faster."""
     n, (begin, other, value) = len(field), couplings
     matrix = np.empty((0, 0))
@@ -103,7 +107,7 @@ def _anneal_spins(
     matrix: FloatArray,
     betas: FloatArray,
     seed: int,
-    spins: IntArray,
+    spins: NDArray[np.int8],
     pull: FloatArray,
 ) -> None:  # pragma: no cover
     """All reads. ``pull`` (n,) is room for what each spin feels: its field and its neighbours."""

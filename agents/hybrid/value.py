@@ -168,7 +168,8 @@ class FleetValue:
         shape = spare.shape
         lead = np.repeat(at, shape[1])
         power = np.repeat(np.maximum(idle[:, 2], 0.0), shape[1])
-        worth = self.critic.fleet(self.around.rows(lead, (elsewhere + spare).ravel(), need.ravel(), power)).reshape(shape)
+        rows = self.around.rows(lead, (elsewhere + spare).ravel(), need.ravel(), power)
+        worth = self.critic.fleet(rows).reshape(shape)
         repeat = np.minimum(np.arange(self.leads - self.stages) // step, len(at) - 1)
         return worth[repeat] + self.fix.calm_usd_kwh, spare[repeat]
 

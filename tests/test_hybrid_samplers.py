@@ -203,12 +203,13 @@ def test_the_local_sampler_stands_in_for_a_faulty_machine(fault, tiny):
 
 
 def test_a_machine_that_hangs_is_left_behind(tiny):
+    make_sampler("structured").solve(tiny, 0)  # compiled before the clock runs
     free = threading.Event()
     sampler = make_sampler("qpu", machine=Odd(lambda bqm: free.wait(30), limit_s=0.05))
     with pytest.warns(RuntimeWarning, match=r"no answer within 0\.05 s"):
         found = sampler.solve(tiny, 0)
     free.set()
-    assert found.fallbacks == 1 and 0.05 <= found.seconds < 5
+    assert found.fallbacks == 1 and 0.05 <= found.seconds < 2
 
 
 def test_a_machine_that_recovers_is_used_again(tiny):

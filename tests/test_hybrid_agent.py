@@ -464,6 +464,42 @@ def test_the_energy_of_plans_is_what_they_cost(
     assert compared > (5 if series else 50)
 
 
+def test_the_fleets_worth_falls_with_what_a_plan_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What plans store is worth the area under the fleet's curve, which is flat half way to the next energy valued."""
+    core = V2GCore(V2GParams(**HOURS))
+    cars = tuple(Car(socket=i, energy=30.0, departure=20) for i in range(3))
+    batch = begin(
+        core, known_day(core, cars, pv=0.0, critical=0.0, other=0.0)._replace(price_profile=np.zeros((1, 24)))
+    )
+    controller = Controller(critics.falling(), core, HybridConfig(horizon=2, candidates=40))
+    value = controller.worth(view := batch.view(), controller.forecast(view), 0, Corrections())
+    assert value is not None
+    shift, worth = value.marginal(0)
+    edges = np.concatenate([[-1e9], (shift[1:] + shift[:-1]) / 2, [1e9]])
+    found, look, units = planned(monkeypatch, core, view, critics.falling(), 2)
+    assert worth[0] > worth[-1] + 0.05
+    for choice in np.random.default_rng(0).integers(0, np.diff(found.problem.first), (50, 3)):
+        levels = look.levels(choice)
+        moved = np.take_along_axis(units.rise_kwh, levels, 1).sum()
+        power = np.take_along_axis(units.power_kw, levels, 1)
+        area = (worth * (np.clip(moved, edges[:-1], edges[1:]) - np.clip(0.0, edges[:-1], edges[1:]))).sum()
+        wear = 0.05 * np.abs(power).sum()
+        assert float(found.problem.energy_usd(choice)) == pytest.approx(wear - area, abs=1e-9)
+
+
+def test_an_outage_that_should_be_over_is_still_one_now() -> None:
+    core = V2GCore(V2GParams(**HOURS))
+    batch = begin(core, known_day(core, FLEET, dark=[1] * 9))
+    for _ in range(5):
+        batch.step(np.zeros((1, 3)))
+    controller = Controller(MODEL.critic, core, HybridConfig(horizon=4))
+    f = controller.forecast(view := batch.view())
+    assert view.dark_h[0, 0] > 1.9 and f.outage_probability[0, 0, 0] < 0.5
+    found = controller.decision(view, f, 0, Corrections())
+    assert found.dark.tolist() == [0] and len(found.blocks[0]) == 3
+    assert len(found.problem.first) - 1 == 3 + 3  # the next stages have supply
+
+
 def test_a_plan_sees_the_limit_that_a_full_battery_cannot_reach_now() -> None:
     """Two full vehicles sell 10 kW each and buy them back an hour later: 5 kW beyond the connection's 15 cost 30 USD."""
     energies = []

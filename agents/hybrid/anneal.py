@@ -4,6 +4,8 @@ The aggregates are kept up to date, so that a proposal costs O(R) whatever the n
 penalties: a unit always holds exactly one option (a Potts model).
 """
 
+from typing import Any
+
 import numpy as np
 
 from qevgrid.agents.hybrid.polish import arrays, copied, energy, piece, references, typical_changes
@@ -66,7 +68,7 @@ def anneal(
 
 
 @compiled
-def seeded(seed: int, stream: int) -> int:  # pragma: no cover
+def seeded(seed: int, stream: int) -> Any:  # pragma: no cover
     """First state of a generator: splitmix64 of the seed and the stream, never 0."""
     x = np.uint64(seed) + SPREAD * (np.uint64(stream) + ONE)
     x = (x ^ (x >> S30)) * MIX_1
@@ -75,14 +77,14 @@ def seeded(seed: int, stream: int) -> int:  # pragma: no cover
 
 
 @compiled
-def following(x: int) -> int:  # pragma: no cover
+def following(x: Any) -> Any:  # pragma: no cover
     """Next state of the generator (xorshift64)."""
     x ^= x << S7
     return x ^ (x >> S9)
 
 
 @compiled
-def below(x: int, n: int) -> int:  # pragma: no cover
+def below(x: Any, n: int) -> Any:  # pragma: no cover
     """Whole number from 0 to n - 1 out of a state's upper half."""
     return np.int64(((x >> S32) * np.uint64(n)) >> S32)
 

@@ -68,7 +68,7 @@ def correction_state(view: View) -> FloatArray:
             view.risk,
             (view.window_open - view.stage) / per_day,
             (view.window_close - view.stage) / per_day,
-            view.outage.any(1),
+            view.outage.any(1).astype(float),
             view.dark_h.max(1) / 12.0,
             spare / (HOURS * fleet_kw),
             need / (HOURS * fleet_kw),
@@ -78,4 +78,4 @@ def correction_state(view: View) -> FloatArray:
         ],
         1,
     )
-    return np.clip(state, -1.0, 1.0)
+    return np.asarray(np.clip(state, -1.0, 1.0), float)

@@ -19,7 +19,8 @@ def calm_truth(plant: Plant, s: Scenario, b: int, stage: int) -> Outlook:
     names = ("buy_usd_kwh", "sell_usd_kwh", "pv_kw", "critical_kw", "other_kw", "feeder_scale")
     known = (getattr(s, name)[b, stage:] for name in names)
     left = plant.params.n_stages - stage
-    return Outlook(*known, np.zeros(left, np.int64), np.zeros((left, plant.n_sites), bool), np.zeros(left, bool))
+    calm = (np.zeros(left, np.int64), np.zeros((left, plant.n_sites), bool), np.zeros(left, bool))
+    return Outlook._make((*known, *calm))
 
 
 def vehicles_from(plant: Plant, s: Scenario, b: int, stage: int, energy_kwh: FloatArray) -> tuple[Vehicles, IntArray]:

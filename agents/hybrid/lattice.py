@@ -6,9 +6,10 @@ state, so that evenly spaced levels give few of them.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import BoolArray, FloatArray, IntArray
@@ -97,7 +98,7 @@ class Lattice(NamedTuple):
     stage: IntArray  # (M, H + 2) first state of each stage, counted from begin; then that of the dead end
     energy_kwh: FloatArray  # (states,)
     end_usd: FloatArray  # (states,) of ending there, 0 before the last stage
-    following: IntArray  # (states, L) where a level leads to, counted from begin; the dead end if nowhere
+    following: NDArray[np.int32]  # (states, L) where a level leads to, counted from begin; the dead end if nowhere
 
     @property
     def widest(self) -> int:
@@ -227,7 +228,7 @@ def cheapest(
     value: FloatArray,
     stage_usd: FloatArray,
     plan: IntArray,
-) -> tuple[float, float]:  # pragma: no cover
+) -> tuple[Any, Any]:  # pragma: no cover
     """Write unit i's cheapest plan (H,) at the prices ``weight`` (H,) per kW; its cost with and without them.
 
     ``value`` and ``stage_usd`` (H, L) are room to work.

@@ -31,7 +31,10 @@ class Model:
 
     def save(self, path: Path) -> None:
         """Write a small file."""
-        arrays = {"format": np.array(FORMAT), "base": np.array(astuple(self.base))} | self.critic.arrays()
+        arrays: dict[str, Any] = {
+            "format": np.array(FORMAT),
+            "base": np.array(astuple(self.base)),
+        } | self.critic.arrays()
         if self.actor is not None:
             for k, (weight, bias) in enumerate(zip(self.actor.weights, self.actor.biases, strict=True)):
                 arrays |= {f"actor_weight{k}": weight, f"actor_bias{k}": bias}

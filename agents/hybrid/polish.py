@@ -3,7 +3,7 @@
 Also home of the compiled helpers that every solver of an ``AggregateQUBO`` shares.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -84,7 +84,7 @@ def energy(
     rise: FloatArray,
     choice: IntArray,
     usage: FloatArray,
-) -> float:  # pragma: no cover
+) -> Any:  # pragma: no cover
     """Exact energy of a choice less the constant; leaves its aggregates in ``usage``."""
     total_usage(first, use, choice, usage)
     value = 0.0

@@ -4,6 +4,8 @@ The candidates of a look-ahead are few; this leaves them. Every plan on the way 
 energy exact.
 """
 
+from typing import Any
+
 import numpy as np
 
 from qevgrid.agents.hybrid.anneal import LOOK, ONE, SMALLEST, accepted, below, following, seeded
@@ -67,7 +69,7 @@ def refine(
 @compiled
 def _walk(
     lattice: Lattice, state: IntArray, level: IntArray, i: int, t: int, k: int, u: int, q: int, path: IntArray
-) -> int:  # pragma: no cover
+) -> Any:  # pragma: no cover
     """Write unit i's states after stage ``t`` if it took level ``k`` there and ``q`` at stage ``u``; the last."""
     n_stages, base = level.shape[1], lattice.begin[i]
     s = np.int64(lattice.following[base + state[i, t], k])
@@ -132,7 +134,7 @@ def _begin(
     level: IntArray,
     state: IntArray,
     usage: FloatArray,
-) -> float:  # pragma: no cover
+) -> Any:  # pragma: no cover
     """Fill states and usage of the given plans; their own cost."""
     own, n_shared = 0.0, coupling.shape[1]
     for r in range(len(usage)):

@@ -26,8 +26,8 @@ class StructuredSampler(dimod.Sampler):
     decision sampler ``structured`` is the better one: it needs no couplers at all.
     """
 
-    parameters: ClassVar[dict[str, list[str]]] = {"num_reads": [], "num_sweeps": [], "beta_range": [], "seed": []}
-    properties: ClassVar[dict[str, Any]] = {"description": "simulated annealing by single flips"}
+    parameters: ClassVar[dict[str, list[str]]] = {"num_reads": [], "num_sweeps": [], "beta_range": [], "seed": []}  # pyright: ignore[reportIncompatibleMethodOverride]
+    properties: ClassVar[dict[str, Any]] = {"description": "simulated annealing by single flips"}  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def sample(
         self,

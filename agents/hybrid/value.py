@@ -60,7 +60,7 @@ class FleetValue:
         socket = self.socket[plant.site[self.socket] == site]
         spare = view.energy_kwh[b, socket] - view.floor_kwh[b, socket]
         gone = np.minimum(np.maximum(view.declared[b, socket] - view.stage[b], 1), self.leads)
-        leaving = np.bincount(gone, spare, self.leads + 1)
+        leaving = np.bincount(gone, spare, self.leads + 1).astype(float)
         share = plant.charge_kw[plant.site == site].sum() / self.around.fleet_kw
         coming, planned = share * self.habit[:, 0], share * self.habit[:, 3]
         held = spare.sum() + np.cumsum(np.append(0.0, coming) - leaving)
@@ -90,10 +90,12 @@ class FleetValue:
         """Energies moved (J,), battery kWh, and the fleet's worth per battery kWh there (J,), falling."""
         shift = KNOTS * self.reach_kwh
         calm = self.calm(shift)
+        hours = np.asarray(np.arange(self.leads) * self.params.dt_h, float)
         if self.view.outage[self.b, site]:
-            hours = np.arange(self.leads) * self.params.dt_h
-            elapsed = self.elapsed_h(site)
-            still = survival(self.params.outage, elapsed + hours) / max(survival(self.params.outage, elapsed), 1e-9)
+            elapsed = np.array(self.elapsed_h(site))
+            still = survival(self.params.outage, elapsed + hours) / max(
+                float(survival(self.params.outage, elapsed)), 1e-9
+            )
             return shift, _falling(
                 self.fix.dark * self._through_outage(site, shift, np.zeros(1, np.int64), np.ones(1), still)
             )
@@ -101,7 +103,6 @@ class FleetValue:
         risk = chance.sum()
         if risk < 1e-4:
             return shift, calm
-        hours = np.arange(self.leads) * self.params.dt_h
         insured = self._through_outage(site, shift, starts, chance, survival(self.params.outage, hours))
         return shift, _falling(calm + self.fix.premium * risk * np.maximum(insured - calm, 0.0))
 

@@ -6,7 +6,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 KERNELS = {
     "envs/v2g": ("arrays", "kernel", "projection", "model"),
-    "agents/hybrid": ("anneal", "ascent", "dual", "lattice", "lowrank", "plans", "polish", "refine", "recourse"),
+    "agents/hybrid": (
+        "anneal",
+        "ascent",
+        "dual",
+        "lattice",
+        "lowrank",
+        "plans",
+        "polish",
+        "refine",
+        "recourse",
+        "sampler_dimod",
+    ),
 }
 """Compiled files by folder; those of a folder compile each other in."""
 

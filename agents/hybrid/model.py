@@ -13,7 +13,7 @@ from qevgrid.envs.errors import UserError
 
 FORMAT = "qevgrid-hybrid-1"
 SHIPPED = Path(__file__).with_name("default_day.npz")
-"""Trained by ``configs/v2g_hybrid.yaml``: a run folder's model.zip under this name."""
+"""A run folder's model.zip of ``configs/v2g_hybrid.yaml`` under this name; docs/hybrid.md says from when."""
 
 
 @dataclass(frozen=True)

@@ -623,6 +623,11 @@ def test_the_idle_fleet_leaves_as_announced_and_grows_by_habit() -> None:
     grown = valued(core, view, some).idle - none.idle
     np.testing.assert_allclose(grown[:24], np.arange(24)[:, None] * [4.0, 8.0, 2.0])
     np.testing.assert_allclose(grown[24:], grown[23:24] + np.zeros((len(grown) - 24, 1)))  # the day is over
+    third = np.zeros((24, 4))
+    third[int(core.sampler.clock_h[3])] = [0.1, 0.2, 0.05, 9.0]
+    late = valued(core, view, replace(critics.flat(0.2), habits=third))
+    np.testing.assert_allclose((late.idle - none.idle)[:5, 0], [0, 0, 0, 4, 4])  # there from stage 3 on
+    np.testing.assert_allclose(late.habit[:5, 3], [0, 0, 0, 360, 0])  # charged within stage 3
 
 
 def test_features_do_not_grow_with_the_fleet() -> None:

@@ -83,7 +83,7 @@ class _Ahead:
         )
         dark = np.flatnonzero(self.dark[0])
         now = tuple(blocks.power_kw[(blocks.stage == 0) & (blocks.site == d)] for d in dark)
-        return Decision(self._with_fleet(found, units), self.socket, table, dark, now, np.zeros(v))
+        return Decision(self._with_fleet(found, units), self.socket, table, dark, now)
 
     def _pieces(self) -> tuple[Pieces, float]:
         """Functions of every stage and site, and their constant."""

@@ -42,7 +42,6 @@ class Decision:
     power_kw: FloatArray  # (V, L) by position of the option
     dark: IntArray  # sites of the units that follow
     blocks: tuple[FloatArray, ...]  # kW of each dark site's blocks, a unit each
-    worth_usd_kwh: FloatArray  # (V,) marginal worth in the battery of each vehicle
 
 
 def levels(view: View, b: int, socket: IntArray, shares: FloatArray) -> Options:
@@ -117,7 +116,7 @@ class Builder:
         problem = self._assemble(own, load)
         return Decision(
             problem, self.socket, self._listed(self.options.power_kw), np.flatnonzero(self.dark),
-            tuple(power for power, _ in load.values()), self.worth,
+            tuple(power for power, _ in load.values()),
         )  # fmt: skip
 
     def _own_cost(self) -> FloatArray:
@@ -128,7 +127,6 @@ class Builder:
         now = o.energy_kwh[:, :1]
         self.leaves = view.declared[b, self.socket] <= view.stage[b] + 1
         missing = np.maximum(view.target_kwh[b, self.socket][:, None] - o.energy_kwh, 0.0)
-        self.worth = np.zeros(len(self.socket))
         leaving = self.price[model.SHORTFALL] * missing
         last = view.stage[b] + 1 >= p.n_stages
         if last:
@@ -140,7 +138,6 @@ class Builder:
             middle = (now + o.energy_kwh) / 2
             calm = float(self.value.calm(np.zeros(1))[0])
             apart = self.value.vehicles(middle)
-            self.worth = calm + apart[:, 0]
             for d in np.flatnonzero(
                 self.dark
             ):  # who leaves before supply is back has no use for more than its own need

@@ -15,7 +15,6 @@ AHEAD_H = 12.0
 """The features look this far beyond the stage they describe."""
 HOURS = 4.0
 """Energies are shown as hours of power: 1 = this many."""
-FULL_SHARE = 1.0
 SMALL = 1e-9
 
 

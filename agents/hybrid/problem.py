@@ -32,7 +32,7 @@ class Pieces:
         width = max((len(kinks) for _, kinks in functions), default=0)
         at, rise = np.full((len(functions), width), np.inf), np.zeros((len(functions), width))
         for r, (_, kinks) in enumerate(functions):
-            for k, (where, by) in enumerate(sorted(kinks)):
+            for k, (where, by) in enumerate(sorted(kink for kink in kinks if kink[1] > 0)):
                 at[r, k], rise[r, k] = where, by
         return cls(np.array([slope for slope, _ in functions], float), at, rise)
 

@@ -43,9 +43,10 @@ class FleetValue:
         power = view.charge_kw[b, self.socket]
         leaving = np.stack([np.bincount(gone, x, self.leads + 1) for x in (spare, need, power)], 1)
         stage = view.stage[b] + 1 + np.arange(self.leads)
-        hour = self.clock_h[(stage - 1) % len(self.clock_h)].astype(np.int64)
+        arriving, charging = (self.clock_h[s % len(self.clock_h)].astype(np.int64) for s in (stage, stage - 1))
         inside = (stage < p.n_stages)[:, None]
-        self.habit = self.critic.habits[hour] * inside * (self.around.fleet_kw * p.dt_h)  # (L, 4) per stage
+        habits = np.hstack([self.critic.habits[arriving, :3], self.critic.habits[charging, 3:]])
+        self.habit = habits * inside * (self.around.fleet_kw * p.dt_h)  # (L, 4) per stage
         coming = np.concatenate([np.zeros((1, 3)), self.habit[:, :3]])
         now = np.array([spare.sum(), need.sum(), power.sum()])
         self.idle = now + np.cumsum(coming - leaving, 0)  # (L + 1, 3) spare, need, power

@@ -10,8 +10,6 @@ from qevgrid.agents.vqc import kernel
 from qevgrid.agents.vqc.trace import Phases, Steps, Turn
 
 COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
-FIRST_LAYER_ONLY = -1
-
 
 class Program(NamedTuple):
     """What a set of weights makes of the plan; valid for every batch until they change."""
@@ -19,6 +17,17 @@ class Program(NamedTuple):
     matrices: Tensor  # (turns, n, 2, 2) complex
     phases: Tensor  # (phase steps, K)
     first: Tensor  # (K,) complex: the state behind the first turns
+
+
+class Frozen(NamedTuple):
+    """A program as the kernel reads it: real and imaginary parts."""
+
+    m_re: Any  # (turns, n, 2, 2)
+    m_im: Any
+    s_re: Any  # (phase steps, K)
+    s_im: Any
+    i_re: Any  # (K,)
+    i_im: Any
 
 
 class Plan:
@@ -116,40 +125,54 @@ class Plan:
             self._constant_first = state = state.detach()
         return state
 
+    def freeze(self, program: Program) -> Frozen:
+        """The program for `evaluate`, made once while the weights rest."""
+        matrices, phases, first = (x.detach().numpy() for x in program)
+        return Frozen(*_parts(matrices), np.cos(phases), np.sin(phases), *_parts(first))
+
     def run(self, program: Program, data: Tensor) -> Tensor:
-        """Expectation values (B, R) for data angles (B, E)."""
+        """Expectation values (B, R) for data angles (B, E), differentiable."""
         angles = data if self.data_slopes is None else data @ self.data_slopes.T
         return _Run.apply(self, *program, angles)  # type: ignore[no-any-return]
+
+    def evaluate(self, frozen: Frozen, data: Any) -> Any:
+        """The same without gradients, on arrays."""
+        angles = data if self.data_slopes is None else data @ self.data_slopes.numpy().T
+        out = self._forward(frozen, *self._waves(angles), np.empty((0, 2, 2**self.n, kernel.LANES), self.real))
+        return out[:, : len(data)].T
+
+    def _waves(self, angles: Any) -> tuple[Any, Any]:
+        """Cosine and sine (G, B) of half the angles (B, G), for whole blocks."""
+        padded = -(-len(angles) // kernel.LANES) * kernel.LANES
+        half = torch.zeros((angles.shape[1], padded), dtype=self.dtype)
+        half[:, : len(angles)] = torch.from_numpy(angles).T * 0.5
+        return torch.cos(half).numpy(), torch.sin(half).numpy()
+
+    def _forward(self, frozen: Frozen, cos: Any, sin: Any, kept: Any) -> Any:
+        out = np.empty((len(self.signs), cos.shape[1]), self.real)
+        kernel.forward(
+            self.order, self.kinds, frozen.m_re, frozen.m_im, self.shared, frozen.s_re, frozen.s_im, self.span,
+            self.masks, self.by_wire, frozen.i_re, frozen.i_im, cos, sin, self.signs, out, kept,
+        )  # fmt: skip
+        return out
 
 
 class _Run(torch.autograd.Function):
     """The kernel, both ways."""
 
     @staticmethod
-    def forward(
-        ctx: Any, plan: Plan, matrices: Tensor, phases: Tensor, first: Tensor, angles: Tensor
-    ) -> Tensor:  # fmt: skip
-        size, gates = angles.shape
-        padded = -(-size // kernel.LANES) * kernel.LANES
-        half = torch.zeros((gates, padded), dtype=plan.dtype)
-        torch.mul(angles.T, 0.5, out=half[:, :size]) if gates else None
-        cos, sin = torch.cos(half).numpy(), torch.sin(half).numpy()
-        fixed = _parts(matrices), (np.cos(phases.numpy()), np.sin(phases.numpy())), _parts(first)
-        learning = any(ctx.needs_input_grad)
-        kept = np.empty((padded // kernel.LANES if learning else 0, 2, 2**plan.n, kernel.LANES), plan.real)
-        out = np.empty((len(plan.signs), padded), plan.real)
-        (m_re, m_im), (s_re, s_im), (i_re, i_im) = fixed
-        kernel.forward(
-            plan.order, plan.kinds, m_re, m_im, plan.shared, s_re, s_im, plan.span, plan.masks, plan.by_wire,
-            i_re, i_im, cos, sin, plan.signs, out, kept,
-        )  # fmt: skip
-        if learning:
-            ctx.plan, ctx.kept, ctx.arrays = plan, kept, (m_re, m_im, s_re, s_im, cos, sin)
-        return torch.from_numpy(out).T[:size]
+    def forward(ctx: Any, plan: Plan, matrices: Tensor, phases: Tensor, first: Tensor, angles: Tensor) -> Tensor:
+        frozen = plan.freeze(Program(matrices, phases, first))
+        cos, sin = plan._waves(angles.detach().numpy())
+        kept = np.empty((cos.shape[1] // kernel.LANES, 2, 2**plan.n, kernel.LANES), plan.real)
+        out = plan._forward(frozen, cos, sin, kept)
+        ctx.plan, ctx.kept, ctx.frozen, ctx.waves = plan, kept, frozen, (cos, sin)
+        return torch.from_numpy(out).T[: len(angles)]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        plan, kept, (m_re, m_im, s_re, s_im, cos, sin) = ctx.plan, ctx.kept, ctx.arrays
+        plan, kept, (cos, sin) = ctx.plan, ctx.kept, ctx.waves
+        m_re, m_im, s_re, s_im = ctx.frozen[:4]
         if kept is None:
             raise RuntimeError("a batch can be differentiated once; run it again")
         ctx.kept = None  # the kernel walks the states back in place
@@ -170,9 +193,8 @@ class _Run(torch.autograd.Function):
         )
 
 
-def _parts(x: Tensor) -> tuple[Any, Any]:
+def _parts(values: Any) -> tuple[Any, Any]:
     """Real and imaginary part as contiguous arrays."""
-    values = x.numpy()
     return np.ascontiguousarray(values.real), np.ascontiguousarray(values.imag)
 
 

@@ -27,6 +27,7 @@ RIVALS = {
 LEARNERS = {
     "ppo": "qevgrid.agents.ppo:PPOAgent",
     "hybrid": "qevgrid.agents.hybrid.learner:HybridAgent",
+    "vqc": "qevgrid.agents.vqc.learner:VQCAgent",
 }
 """Learned agents by the ``kind`` of their configuration; `Learner` says what stands beside each in its module."""
 

@@ -18,7 +18,7 @@ class Agent(ABC):
     slow = False
     """Decides episode by episode: worth spreading over processes."""
     parameters = 0
-    """Number of learned numbers."""
+    """Number of learned numbers that its decisions depend on."""
 
     def begin(self, info: dict[str, Any]) -> None:  # noqa: B027 - most agents have nothing to prepare
         """Called once when the B episodes start."""

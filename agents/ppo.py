@@ -130,7 +130,10 @@ class PPOLearner(Learner):
         c = self.config
         if c.warm_start is not None:
             rival = make_rival(c.warm_start)
-            imitate(self.model, rival, Regimes(self.params), c.warm_days, c.warm_epochs, self.seed)
+            imitate(self.model, rival, Regimes(self.params), c.warm_days, c.warm_epochs, self.seed, c.warm_lr)
+
+    def record(self, logger: Logger) -> None:  # noqa: B027 - SB3 has said it all
+        """Add scalars to those of SB3, before each round."""
 
     def learn(self, total_steps: int, hook: Hook) -> None:
         """Rounds of ``n_envs * n_steps`` stages and an update each."""
@@ -194,6 +197,7 @@ class _Rounds(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
+        self.learner.record(self.learner.model.logger)
         self.hook(self.learner)
 
     def _on_rollout_end(self) -> None:
@@ -231,7 +235,7 @@ class PPOAgent(Agent):
 
     def __init__(self, policy: Any, name: str, levels: FloatArray | None = None) -> None:
         self.policy, self.name, self.levels = policy, name, levels
-        self.parameters = _count(policy)
+        self.parameters = acting_parameters(policy)
 
     def act(self, obs: Float32Array, info: dict[str, Any]) -> FloatArray:
         """The policy's mean or likeliest action."""
@@ -241,10 +245,10 @@ class PPOAgent(Agent):
     @classmethod
     def load(cls, path: Path, name: str, core: V2GCore, config: PPOConfig | None = None) -> "PPOAgent":
         """The policy saved at ``path``, for the sizes of ``core`` if it is a shared one; nothing in ``config`` matters."""
-        data, weights = _unzipped(path)
+        data, weights = unzipped(path)
         trained_obs, trained_act = data["observation_space"], data["action_space"]
         obs_space = gym.spaces.Box(-1.0, 1.0, (len(core.labels),), np.float32)
-        act_space = _action_space(core)
+        act_space = action_space(core)
         shared = data["policy_class"] is SharedPolicy
         same_known = (
             trained_obs.shape[0] - N_SOCKET * trained_act.shape[0] == len(core.labels) - N_SOCKET * core.n_sockets
@@ -269,12 +273,18 @@ def _count(policy: torch.nn.Module) -> int:
     return sum(p.numel() for p in policy.parameters())
 
 
+def acting_parameters(policy: torch.nn.Module) -> int:
+    """Weights that an action depends on: all but the critic's and the exploration noise."""
+    learning = ("value_net", "critic", "log_std")
+    return sum(p.numel() for name, p in policy.named_parameters() if not any(word in name for word in learning))
+
+
 def _levels(core: V2GCore) -> FloatArray | None:
     """What the discrete actions stand for; None where they are continuous."""
     return core.levels if core.params.action == "levels" else None
 
 
-def _unzipped(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def unzipped(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Description and weights of a saved policy."""
     try:
         data, weights, _ = load_from_zip_file(path, device="cpu")
@@ -285,7 +295,8 @@ def _unzipped(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return data, weights
 
 
-def _action_space(core: V2GCore) -> gym.Space[Any]:
+def action_space(core: V2GCore) -> gym.Space[Any]:
+    """The actions that a policy for ``core`` emits."""
     if core.params.action == "levels":
         return gym.spaces.MultiDiscrete(np.full(core.n_sockets, core.params.n_levels))
     return gym.spaces.Box(-1.0, 1.0, (core.n_sockets,), np.float32)

@@ -11,15 +11,9 @@ Hidden = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PPOConfig:
-    """Classical PPO. The learning rate falls linearly to ``lr_end_share`` of its start."""
+class PPOKeys:
+    """How PPO learns, whatever its policy is. The learning rate falls linearly to ``lr_end_share`` of its start."""
 
-    kind: Literal["ppo"] = "ppo"
-    policy: Annotated[
-        Literal["shared", "mlp"], Field(description="one network for every socket, or one for the whole fleet")
-    ] = "shared"
-    actor: Annotated[Hidden, Field(description="hidden layers of the actor")] = (32, 32)
-    critic: Annotated[Hidden, Field(description="hidden layers of the critic")] = (64, 64)
     lr: Annotated[float, Field(gt=0, le=1, description="learning rate")] = 6e-4
     lr_end_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     n_envs: Annotated[int, Field(ge=1, description="episodes side by side")] = 128
@@ -41,4 +35,17 @@ class PPOConfig:
     ] = "tou"
     warm_days: Annotated[int, Field(ge=2, description="days of that example")] = 768
     warm_epochs: Annotated[int, Field(ge=1)] = 10
+    warm_lr: Annotated[float, Field(gt=0, le=1, description="learning rate of that imitation")] = 1e-3
     threads: Annotated[int, Field(ge=1, description="threads of torch")] = 2
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PPOConfig(PPOKeys):
+    """Classical PPO."""
+
+    kind: Literal["ppo"] = "ppo"
+    policy: Annotated[
+        Literal["shared", "mlp"], Field(description="one network for every socket, or one for the whole fleet")
+    ] = "shared"
+    actor: Annotated[Hidden, Field(description="hidden layers of the actor")] = (32, 32)
+    critic: Annotated[Hidden, Field(description="hidden layers of the critic")] = (64, 64)

@@ -33,14 +33,14 @@ class Examples(NamedTuple):
     future: Tensor  # (K,) discounted rewards from here to the episode's end
 
 
-def imitate(model: PPO, rival: Agent, regimes: Regimes, days: int, epochs: int, seed: int) -> None:
+def imitate(model: PPO, rival: Agent, regimes: Regimes, days: int, epochs: int, seed: int, lr: float = 1e-3) -> None:
     """Fit a fresh learner to ``days`` days of ``rival``, half of them played by the learner itself.
 
     The second half are the learner's own days with the rival's answers beside them (DAgger, Ross et
     al. 2011), so that it also knows the way back from its own mistakes. ``epochs`` passes a half.
     """
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(model.policy.parameters(), lr=1e-3)
+    optimizer = _optimizer(model, lr)
     examples: Examples | None = None
     for learner_plays in (False, True):
         new = play_examples(model, rival, regimes, days // 2, learner_plays)
@@ -52,6 +52,13 @@ def imitate(model: PPO, rival: Agent, regimes: Regimes, days: int, epochs: int, 
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+
+
+def _optimizer(model: PPO, lr: float) -> torch.optim.Optimizer:
+    """A fresh Adam on the policy's groups of parameters, each with its share of the rate."""
+    policy = model.policy
+    groups = [{key: group[key] for key in group if key in ("params", "lr_scale")} for group in policy.optimizer.param_groups]
+    return policy.optimizer_class(groups, lr=lr)  # type: ignore[call-arg]
 
 
 def _loss(model: PPO, part: Examples) -> Tensor:

@@ -28,6 +28,7 @@ _CATEGORIES: dict[str, tuple[str, ...]] = {
     "learning": ("rollout/ep_rew_mean", "train/"),
     "operation": ("kpi/",),
     "action step": ("qubo/",),
+    "circuit": ("vqc/",),
 }
 
 

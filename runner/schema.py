@@ -7,9 +7,10 @@ from pydantic.dataclasses import dataclass
 
 from qevgrid.agents.hybrid.config import HybridConfig
 from qevgrid.agents.ppo_config import PPOConfig
+from qevgrid.agents.vqc.config import VQCConfig
 from qevgrid.envs.v2g.params import STRICT, V2GParams
 
-AgentConfig = PPOConfig | HybridConfig
+AgentConfig = PPOConfig | HybridConfig | VQCConfig
 """One section a kind of learned agent, told apart by ``kind``."""
 
 

@@ -132,7 +132,7 @@ class PPOLearner(Learner):
             rival = make_rival(c.warm_start)
             imitate(self.model, rival, Regimes(self.params), c.warm_days, c.warm_epochs, self.seed, c.warm_lr)
 
-    def record(self, logger: Logger) -> None:  # noqa: B027 - SB3 has said it all
+    def record(self, logger: Logger) -> None:
         """Add scalars to those of SB3, before each round."""
 
     def learn(self, total_steps: int, hook: Hook) -> None:

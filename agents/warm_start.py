@@ -57,7 +57,9 @@ def imitate(model: PPO, rival: Agent, regimes: Regimes, days: int, epochs: int, 
 def _optimizer(model: PPO, lr: float) -> torch.optim.Optimizer:
     """A fresh Adam on the policy's groups of parameters, each with its share of the rate."""
     policy = model.policy
-    groups = [{key: group[key] for key in group if key in ("params", "lr_scale")} for group in policy.optimizer.param_groups]
+    groups = [
+        {key: group[key] for key in group if key in ("params", "lr_scale")} for group in policy.optimizer.param_groups
+    ]
     return policy.optimizer_class(groups, lr=lr)  # type: ignore[call-arg]
 
 

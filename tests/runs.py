@@ -16,6 +16,7 @@ TINY_ROUND = {"n_envs": 4, "n_steps": 24, "batch_size": 96, "n_epochs": 2, "thre
 TINY_AGENTS = {
     "ppo": TINY_ROUND | {"warm_days": 4, "warm_epochs": 1},
     "hybrid": TINY_ROUND | {"days": 2, "stages_per_day": 2, "hidden": 4, "critic_epochs": 1, "reads": 1, "sweeps": 5},
+    "vqc": TINY_ROUND | {"warm_days": 4, "warm_epochs": 1, "qubits": 3},
 }
 """By kind; a round of each has 96 steps."""
 TINY_RUN = {"total_steps": 192, "eval_every": 96, "eval_episodes": 2, "ruler": True}

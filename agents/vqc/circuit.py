@@ -3,7 +3,7 @@
 This is their only definition; both executors, the drawing and the parameter counts come from it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, get_args
@@ -147,13 +147,15 @@ _LAYERS: dict[str, Callable[[Circuit, Angles, Angles], None]] = {
 }
 
 
-def draw(circuit: Circuit, data: Sequence[str] | None = None) -> Any:
+def draw(circuit: Circuit) -> Any:
     """The circuit as a matplotlib figure, drawn by PennyLane."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with qml.queuing.AnnotatedQueue() as queue:
         circuit([f"d{k}" for k in range(circuit.n_data)], [f"w{k}" for k in range(circuit.n_weights)])
     tape = qml.tape.QuantumScript.from_queue(queue)
     figure = Figure()
+    FigureCanvasAgg(figure)  # PennyLane measures its labels with it
     qml.drawer.tape_mpl(tape, wire_order=range(circuit.n_qubits), fig=figure)
     return figure

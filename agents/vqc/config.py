@@ -34,7 +34,8 @@ class VQCConfig(PPOKeys):
 
     kind: Literal["vqc"] = "vqc"
     form: Annotated[
-        Literal["shared", "single"], Field(description="a small circuit shared by every vehicle, or one for the whole site")
+        Literal["shared", "single"],
+        Field(description="a small circuit shared by every vehicle, or one for the whole site"),
     ] = "shared"
     actor: Annotated[
         Literal["circuit", "mlp"], Field(description="what decides; mlp is the classical twin on the same features")
@@ -45,7 +46,9 @@ class VQCConfig(PPOKeys):
     ansatz: Annotated[
         Literal["diag", "rx_ry_rz", "two_axis"], Field(description="gates of a layer, see agents/vqc/circuit.py")
     ] = "diag"
-    entangler: Annotated[Literal["ring", "line", "all", "none"], Field(description="pairs of wires that CZ couples")] = "ring"
+    entangler: Annotated[
+        Literal["ring", "line", "all", "none"], Field(description="pairs of wires that CZ couples")
+    ] = "ring"
     readout: Annotated[Literal["z", "zz"], Field(description="<Z> of each wire, or <ZZ> of neighbours as well")] = "z"
     uploads: Annotated[int, Field(ge=1, le=64, description="features that add up to one data angle")] = 2
     scale_init: Annotated[float, Field(gt=0, le=10, description="first scale of a feature in its angle")] = 1.0

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from qevgrid.agents.vqc.circuit import Circuit
 from qevgrid.agents.vqc.plan import Frozen, Plan
-from qevgrid.agents.vqc.trace import Steps, Untraceable, trace
+from qevgrid.agents.vqc.trace import Steps, UntraceableError, trace
 from qevgrid.envs.errors import UserError
 
 COMMON_DEVICES = ("default.qubit", "default.mixed", "lightning.qubit")
@@ -114,7 +114,7 @@ def build_executor(circuit: Circuit, execution: Execution) -> Executor:
         return PennyLaneExecutor(circuit, execution)
     try:
         return FastExecutor(circuit, trace(circuit, circuit.n_qubits, circuit.n_data, circuit.n_weights))
-    except Untraceable as unknown:
+    except UntraceableError as unknown:
         warnings.warn(f"executor=fast does not know {unknown}: PennyLane's {execution.device} runs it", stacklevel=2)
         return PennyLaneExecutor(circuit, execution)
 

@@ -135,9 +135,7 @@ def forward(steps, kinds, m_re, m_im, shared, s_re, s_im, span, masks, by_wire, 
                         _turn(re, im, w, kinds[step, w], m_re[step, w], m_im[step, w], n)
             else:
                 j = -1 - step
-                _diagonal(
-                    p_re, p_im, c, d, span[j, 0], span[j, 1], masks, by_wire[j], shared[j], s_re[j], s_im[j], n
-                )
+                _diagonal(p_re, p_im, c, d, span[j, 0], span[j, 1], masks, by_wire[j], shared[j], s_re[j], s_im[j], n)
                 _rotate(re, im, p_re, p_im, 1)
         for k in range(size):
             x, y, weight = re[k], im[k], p_re[k]
@@ -244,12 +242,8 @@ def backward(
                     _turn(l_re, l_im, w, kind, back_re, back_im, n)
             else:
                 j = -1 - step
-                _phase_gradient(
-                    g_here, g_shared[j], p_re, re, im, l_re, l_im, span[j, 0], span[j, 1], masks, wanted[j]
-                )
-                _diagonal(
-                    p_re, p_im, c, d, span[j, 0], span[j, 1], masks, by_wire[j], shared[j], s_re[j], s_im[j], n
-                )
+                _phase_gradient(g_here, g_shared[j], p_re, re, im, l_re, l_im, span[j, 0], span[j, 1], masks, wanted[j])
+                _diagonal(p_re, p_im, c, d, span[j, 0], span[j, 1], masks, by_wire[j], shared[j], s_re[j], s_im[j], n)
                 _rotate(re, im, p_re, p_im, -1)
                 _rotate(l_re, l_im, p_re, p_im, -1)
         for k in range(size):

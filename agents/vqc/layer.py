@@ -29,7 +29,9 @@ class CircuitLayer(nn.Module):
         self.circuit, self.executor = circuit, build_executor(circuit, execution)
         shape = circuit.n_data, uploads
         feature = torch.arange(circuit.n_data * uploads).reshape(shape) % n_features
-        self.register_buffer("where", feature * circuit.n_data + torch.arange(circuit.n_data)[:, None], persistent=False)
+        self.register_buffer(
+            "where", feature * circuit.n_data + torch.arange(circuit.n_data)[:, None], persistent=False
+        )
         self.n_features = n_features
         self.scale = nn.Parameter(torch.full(shape, scale_init / math.sqrt(uploads)))
         self.bias = nn.Parameter(torch.zeros(circuit.n_data))

@@ -11,6 +11,7 @@ from qevgrid.agents.vqc.trace import Phases, Steps, Turn
 
 COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
+
 class Program(NamedTuple):
     """What a set of weights makes of the plan; valid for every batch until they change."""
 

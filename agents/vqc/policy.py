@@ -218,9 +218,7 @@ class VQCPolicy(ActorCriticPolicy):
         named = {id(p) for p in [*inputs, *angles, *heads]}
         rest = [p for p in self.parameters() if id(p) not in named]
         scales = (*self.own["lr_scales"], 1.0)
-        return [
-            {"params": p, "lr_scale": s} for p, s in zip((inputs, angles, heads, rest), scales, strict=True) if p
-        ]
+        return [{"params": p, "lr_scale": s} for p, s in zip((inputs, angles, heads, rest), scales, strict=True) if p]
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
         if isinstance(self.action_dist, DiagGaussianDistribution):

@@ -2,7 +2,7 @@
 
 The function is called with two random points. Every gate's angle must be affine in data and weights; the
 coefficients are read off by automatic differentiation. Gates that are not known by name are decomposed by
-PennyLane; what remains unknown raises ``Untraceable``, and the caller lets PennyLane run the circuit.
+PennyLane; what remains unknown raises ``UntraceableError``, and the caller lets PennyLane run the circuit.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ NOTHING = {"Identity", "Barrier", "GlobalPhase", "WireCut"}
 DEEPEST = 12
 
 
-class Untraceable(Exception):
+class UntraceableError(Exception):
     """Names the operation or the measurement that the tracer does not know."""
 
 
@@ -66,17 +66,17 @@ class Steps(NamedTuple):
 
 
 def trace(function: Callable[[Tensor, Tensor], Sequence[Any]], n_qubits: int, n_data: int, n_weights: int) -> Steps:
-    """Trace ``function(data (E,), weights (V,))``. Raises ``Untraceable``."""
+    """Trace ``function(data (E,), weights (V,))``. Raises ``UntraceableError``."""
     generator = torch.Generator().manual_seed(0)
     points = [[torch.rand(n, generator=generator, dtype=torch.float64) for n in (n_data, n_weights)] for _ in range(2)]
     tapes = [_Tape(function, *point) for point in points]
     first, second = (tape.gates() for tape in tapes)
     if [(name, wires) for name, wires, _, _ in first] != [(name, wires) for name, wires, _, _ in second]:
-        raise Untraceable("gates that depend on the data")
+        raise UntraceableError("gates that depend on the data")
     builder = _Builder(n_qubits, n_data, n_weights)
     for (name, wires, matrix, angle), (_, _, again, other) in zip(first, second, strict=True):
         if not _same(angle, other) or not _same_matrix(matrix, again):
-            raise Untraceable(f"{name} with an angle that is not affine in data and weights")
+            raise UntraceableError(f"{name} with an angle that is not affine in data and weights")
         builder.add(name, wires, matrix, angle)
     return Steps(n_qubits, builder.layers(), np.stack([_signs(m, n_qubits) for m in tapes[0].measurements]))
 
@@ -111,7 +111,7 @@ class _Tape:
         if not self._moves(op) and (matrix := _fixed(op)) is not None:
             return [(op.name, wires, matrix, None)]
         if depth == 0 or not getattr(op, "has_decomposition", False):
-            raise Untraceable(op.name)
+            raise UntraceableError(op.name)
         return [gate for part in op.decomposition() for gate in self._known(part, depth - 1)]
 
     def _moves(self, op: Any) -> bool:
@@ -121,7 +121,7 @@ class _Tape:
         if not (isinstance(angle, Tensor) and angle.requires_grad):
             return Affine(*(np.zeros(len(x)) for x in self.point), float(angle))
         if angle.ndim:
-            raise Untraceable("a gate with more than one angle a sample")
+            raise UntraceableError("a gate with more than one angle a sample")
         found = torch.autograd.grad(angle, self.point, retain_graph=True, allow_unused=True)
         slopes = [np.zeros(len(x)) if g is None else g.numpy() for g, x in zip(found, self.point, strict=True)]
         rest = angle.item() - sum(float(g @ x.detach().numpy()) for g, x in zip(slopes, self.point, strict=True))
@@ -156,11 +156,11 @@ def _signs(measurement: Any, n: int) -> FloatArray:
     observable = getattr(measurement, "obs", None)
     word = getattr(observable, "pauli_rep", None)
     if type(measurement).__name__ != "ExpectationMP" or word is None:
-        raise Untraceable(f"the measurement {measurement}")
+        raise UntraceableError(f"the measurement {measurement}")
     total = np.zeros(2**n)
     for paulis, weight in word.items():
         if any(p != "Z" for p in paulis.values()):
-            raise Untraceable(f"the observable {observable}")
+            raise UntraceableError(f"the observable {observable}")
         total += np.real(complex(weight)) * np.prod([_bits(n, int(w)) for w in paulis] or [np.ones(2**n)], axis=0)
     return total
 

@@ -174,11 +174,12 @@ def report(content: dict[str, Any]) -> str:
             better = probability_of_improvement(-usd["circuit"].mean(1), -usd[name].mean(1), bootstrap())
             against.append([name, common.number(d.value, 3), span(d), common.number(better.value, 2), span(better)])
     tou = score(np.array(content["ruler"]["tou"]), idle, best, rng=bootstrap(), strata=strata)
+    usd_tou = np.mean(content["ruler"]["tou"])
     rows.append(
         [
             "tou (the example)",
             0,
-            common.number(np.mean(content["ruler"]["tou"])),
+            common.number(usd_tou),
             common.number(tou.value, 3),
             span(tou),
             "",

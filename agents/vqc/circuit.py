@@ -78,8 +78,12 @@ class Circuit:
 
     def __call__(self, data: Angles, weights: Angles) -> list[Any]:
         """Apply the gates and return the measurements."""
-        _LAYERS[self.ansatz](self, data, weights)
+        self.gates(data, weights)
         return self.measurements()
+
+    def gates(self, data: Angles, weights: Angles) -> None:
+        """All that comes before the measurement."""
+        _LAYERS[self.ansatz](self, data, weights)
 
     def measurements(self) -> list[Any]:
         """Expectation values in [-1, 1]."""

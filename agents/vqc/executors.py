@@ -8,7 +8,7 @@ import difflib
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -94,7 +94,9 @@ class PennyLaneExecutor(Executor):
 
     def __init__(self, circuit: Circuit, execution: Execution) -> None:
         super().__init__(circuit)
-        node = qml.QNode(circuit, _device(circuit.n_qubits, execution), interface="torch")
+        node = qml.QNode(
+            _read_badly(circuit, execution.readout_error), _device(circuit.n_qubits, execution), interface="torch"
+        )
         if max(execution.depolarizing) > 0:
             node = qml.add_noise(node, _noise(*execution.depolarizing))
         self.node = node if execution.shots is None else qml.set_shots(node, shots=execution.shots)
@@ -143,8 +145,6 @@ def _device(n_qubits: int, execution: Execution) -> Any:
     options: dict[str, Any] = dict(execution.device_options)
     if execution.seed is not None and execution.device.startswith(("default.", "lightning.")):
         options.setdefault("seed", execution.seed)
-    if execution.readout_error > 0:
-        options["readout_prob"] = execution.readout_error
     if execution.device == "default.mixed":
         options.pop("seed", None)
     try:
@@ -153,6 +153,20 @@ def _device(n_qubits: int, execution: Execution) -> Any:
         near = difflib.get_close_matches(execution.device, COMMON_DEVICES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "install its plug-in, or use default.qubit"
         raise UserError(f"device={execution.device!r}: PennyLane cannot make it ({error}); {hint}") from None
+
+
+def _read_badly(circuit: Circuit, chance: float) -> Callable[..., Any]:
+    """The circuit with each wire flipped by ``chance`` before it is measured."""
+    if chance == 0:
+        return circuit
+
+    def flipped(data: Any, weights: Any) -> list[Any]:
+        circuit.gates(data, weights)
+        for wire in range(circuit.n_qubits):
+            qml.BitFlip(chance, wires=wire)
+        return circuit.measurements()
+
+    return flipped
 
 
 def _noise(one: float, two: float) -> Any:

@@ -25,6 +25,9 @@ from qevgrid.agents.vqc.layer import CircuitLayer
 from qevgrid.agents.vqc.optim import GroupAdam
 from qevgrid.envs.errors import UserError
 
+LARGE = 1e6
+"""Bounds beyond this one are no scale."""
+
 
 @dataclass(frozen=True)
 class Units:
@@ -45,9 +48,10 @@ class Reader(nn.Module):
         self.units, self.n_units = units, n_units
         low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
         self.scaled = not (np.allclose(low, -1) and np.allclose(high, 1))
-        bounded = np.isfinite(low) & np.isfinite(high) & (high - low < 1e6)
-        centre, half = np.where(bounded, (low + high) / 2, 0.0), np.where(bounded, (high - low) / 2, 1.0)
-        for name, values in (("middle", centre), ("reach", half), ("bounded", bounded.astype(float))):
+        bounded = np.isfinite(low) & np.isfinite(high) & (np.maximum(np.abs(low), np.abs(high)) < LARGE)
+        low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+        middle, reach = (low + high) / 2, np.maximum((high - low) / 2, 1e-9)
+        for name, values in (("middle", middle), ("reach", reach), ("bounded", bounded.astype(float))):
             self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32), persistent=False)
         self.n_features = int(space.shape[0]) if units is None else len(units.shared) + len(units.own)
         if units is not None:

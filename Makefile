@@ -12,10 +12,11 @@ DEV := $(VENV)/.installed-dev
 
 DEMO_STEPS    ?= 500000
 DEMO_HYBRID   ?= 6144
+DEMO_VQC      ?= 12288
 DEMO_EPISODES ?= 10
 DEMO_CONFIG   := configs/v2g_ppo.yaml
 DEMO          := runs/demo
-DEMO_AGENTS   := idle cheap llf tou serve rolling rolling_reserve optimum hybrid $(DEMO)/ppo $(DEMO)/hybrid_short
+DEMO_AGENTS   := idle cheap llf tou serve rolling rolling_reserve optimum hybrid $(DEMO)/ppo $(DEMO)/hybrid_short $(DEMO)/vqc
 
 .PHONY: help demo test lint benchmark clean
 .DEFAULT_GOAL := help
@@ -27,13 +28,15 @@ help: ## list these targets
 	@echo "  make test PYTHON=python3.12     another Python, for a new .venv"
 	@echo "  make test TESTS='tests/test_packaging.py -x'"
 
-demo: $(RUN) ## train PPO and a hybrid agent, then compare them with their rivals and the optimum
+demo: $(RUN) ## train PPO, a hybrid and a circuit agent, then compare them with their rivals and the optimum
 	@rm -rf $(DEMO)
 	@echo "==> training PPO for $(DEMO_STEPS) steps: $(DEMO)/ppo"
 	@$(PY) train.py --config $(DEMO_CONFIG) --out $(DEMO)/ppo total_steps=$(DEMO_STEPS) eval_every=100000
 	@echo "==> training a hybrid agent briefly: $(DEMO)/hybrid_short"
 	@$(PY) train.py --config configs/v2g_hybrid.yaml --out $(DEMO)/hybrid_short total_steps=$(DEMO_HYBRID) eval_every=3072 eval_episodes=32 agent.days=48
-	@echo "==> evaluating both, and the shipped hybrid, beside the rivals on $(DEMO_EPISODES) unseen days: $(DEMO)/evaluation"
+	@echo "==> training a circuit agent briefly: $(DEMO)/vqc"
+	@$(PY) train.py --config configs/v2g_vqc.yaml --out $(DEMO)/vqc total_steps=$(DEMO_VQC) eval_every=6144 eval_episodes=32
+	@echo "==> evaluating the three, and the shipped hybrid, beside the rivals on $(DEMO_EPISODES) unseen days: $(DEMO)/evaluation"
 	@$(PY) evaluate.py $(DEMO_AGENTS) --config $(DEMO_CONFIG) --episodes $(DEMO_EPISODES) --seed 1000 --out $(DEMO)/evaluation
 	@echo "==> done; learner, rivals and optimum in one page: $(VENV)/bin/tensorboard --logdir $(DEMO)"
 
@@ -48,13 +51,15 @@ lint: $(DEV) ## check style, formatting and the direction of imports
 	@$(PY) -m ruff format --check .
 	@$(VENV)/bin/lint-imports --no-logo
 
-benchmark: $(RUN) ## measure the environments beside EV2Gym, the optimum by size, the annealers, the embeddings
+benchmark: $(RUN) ## measure the environments beside EV2Gym, the optimum by size, the annealers, the circuits, the embeddings
 	@echo "==> benchmarks/speed.py"
 	@$(PY) benchmarks/speed.py
 	@echo "==> benchmarks/program.py"
 	@$(PY) benchmarks/program.py
 	@echo "==> benchmarks/qubo_solvers.py"
 	@$(PY) benchmarks/qubo_solvers.py
+	@echo "==> benchmarks/vqc_speed.py"
+	@$(PY) benchmarks/vqc_speed.py
 	@echo "==> benchmarks/embedding.py"
 	@$(PY) benchmarks/embedding.py
 

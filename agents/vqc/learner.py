@@ -20,7 +20,7 @@ from qevgrid.agents.vqc.policy import Units, VQCPolicy
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import Float32Array, FloatArray
 from qevgrid.envs.v2g.core import V2GCore
-from qevgrid.envs.v2g.observe import FLEET, N_SOCKET, SOCKET, known_labels, labels
+from qevgrid.envs.v2g.observe import FLEET, N_SOCKET, SOCKET, known_labels
 from qevgrid.envs.v2g.params import V2GParams
 
 __all__ = ["VQCAgent", "VQCLearner", "build"]
@@ -217,4 +217,3 @@ def _check_space(path: Path, data: dict[str, Any], layout: Units | None, core: V
             f"{path}: trained on observations {obs.shape} and actions {act}, but this environment has ({here[0]},) and "
             f"{action_space(core)}; evaluate with the env.* keys of its config.yaml or train anew"
         )
-    assert len(labels(core.params)) == here[0]

@@ -118,8 +118,8 @@ class PPOLearner(Learner):
 
     @property
     def parameters(self) -> int:
-        """Weights of actor and critic."""
-        return _count(self.model.policy)
+        """Weights that an action depends on."""
+        return acting_parameters(self.model.policy)
 
     def set_logger(self, logger: Logger) -> None:
         """SB3's own scalars go there."""
@@ -267,10 +267,6 @@ class PPOAgent(Agent):
         policy.load_state_dict(weights["policy"])
         policy.set_training_mode(False)
         return cls(policy, name, _levels(core))
-
-
-def _count(policy: torch.nn.Module) -> int:
-    return sum(p.numel() for p in policy.parameters())
 
 
 def acting_parameters(policy: torch.nn.Module) -> int:

@@ -120,7 +120,7 @@ def test_saved_models_act_the_same(tmp_path: Path, policy: str) -> None:
     np.testing.assert_array_equal(PPO.load(tmp_path / "model.zip").predict(obs, deterministic=True)[0], wanted)
     assert agent.name == "mine"
     np.testing.assert_array_equal(learner.agent("mine", core).act(obs, {}), wanted)
-    assert agent.parameters == learner.parameters == sum(p.numel() for p in learner.model.policy.parameters())
+    assert 0 < agent.parameters == learner.parameters < sum(p.numel() for p in learner.model.policy.parameters())
 
 
 def test_only_what_fits_is_loaded(tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ from itertools import combinations
 from typing import Any, Literal, get_args
 
 import pennylane as qml
+from pennylane.drawer import tape_mpl
+from pennylane.queuing import AnnotatedQueue
+from pennylane.tape import QuantumScript
 
 from qevgrid.envs.errors import UserError
 
@@ -156,10 +159,10 @@ def draw(circuit: Circuit) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with qml.queuing.AnnotatedQueue() as queue:
+    with AnnotatedQueue() as queue:
         circuit([f"d{k}" for k in range(circuit.n_data)], [f"w{k}" for k in range(circuit.n_weights)])
-    tape = qml.tape.QuantumScript.from_queue(queue)
+    tape = QuantumScript.from_queue(queue)
     figure = Figure()
     FigureCanvasAgg(figure)  # PennyLane measures its labels with it
-    qml.drawer.tape_mpl(tape, wire_order=range(circuit.n_qubits), fig=figure)
+    tape_mpl(tape, wire_order=range(circuit.n_qubits), fig=figure)
     return figure

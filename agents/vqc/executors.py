@@ -94,12 +94,12 @@ class PennyLaneExecutor(Executor):
 
     def __init__(self, circuit: Circuit, execution: Execution) -> None:
         super().__init__(circuit)
-        node = qml.QNode(
+        node: Any = qml.QNode(
             _read_badly(circuit, execution.readout_error), _device(circuit.n_qubits, execution), interface="torch"
         )
         if max(execution.depolarizing) > 0:
             node = qml.add_noise(node, _noise(*execution.depolarizing))
-        self.node = node if execution.shots is None else qml.set_shots(node, shots=execution.shots)
+        self.node: Any = node if execution.shots is None else qml.set_shots(node, shots=execution.shots)
 
     def _run(self, data: Tensor, weights: Tensor) -> Tensor:
         parts = [self._part(part, weights) for part in data.split(BATCH_LIMIT)]

@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import Figure, Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from qevgrid.agents.base import Agent
-from qevgrid.agents.ppo import PPOAgent, PPOLearner, acting_parameters, action_space, unzipped
+from qevgrid.agents.ppo import PPOAgent, PPOLearner, action_space, unzipped
 from qevgrid.agents.vqc.circuit import Circuit, draw
 from qevgrid.agents.vqc.config import VQCConfig
 from qevgrid.agents.vqc.executors import Execution, check_memory
@@ -66,11 +66,6 @@ class VQCLearner(PPOLearner):
             "lr_scales": (c.lr_inputs, c.lr_angles, c.lr_head),
             "execution": execution(c, self.seed),
         }
-
-    @property
-    def parameters(self) -> int:
-        """What decisions depend on."""
-        return acting_parameters(self._policy)
 
     def record(self, logger: Logger) -> None:
         """The circuit, its parameters, how its gradients spread over the layers, what it cost so far."""

@@ -45,7 +45,7 @@ class Plan:
         self.order = _order(layers)
         self.signs = np.ascontiguousarray(steps.signs, self.real)
         self._number_turns(turns, n_weights)
-        self._number_phases(phases, n_data)
+        self._number_phases(phases, n_data, n_weights)
         self._constant_first: Tensor | None = None
 
     def _number_turns(self, turns: list[dict[int, list[Turn]]], n_weights: int) -> None:
@@ -73,7 +73,7 @@ class Plan:
         learned = np.array([[_learned(chain) for chain in layer] for layer in chains], bool).reshape(-1, self.n)
         self.kinds, self.learned, self.first_learned = kinds[1:], learned[1:], bool(learned[0].any())
 
-    def _number_phases(self, phases: list[Phases], n_data: int) -> None:
+    def _number_phases(self, phases: list[Phases], n_data: int, n_weights: int) -> None:
         size = 2**self.n
         gates = [(mask, slope) for step in phases for mask, slope in step.data.items()]
         self.masks = np.array([mask for mask, _ in gates], np.int64)
@@ -89,7 +89,7 @@ class Plan:
         same = slopes.shape == (n_data, n_data) and np.array_equal(slopes, np.eye(n_data))
         self.data_slopes = None if same else torch.as_tensor(slopes).to(self.dtype)
         constant = np.array([step.constant for step in phases]).reshape(-1, size)
-        weights = np.array([step.weights for step in phases]).reshape(len(phases), size, -1)
+        weights = np.array([step.weights for step in phases]).reshape(len(phases), size, n_weights)
         self.phase_constant = torch.as_tensor(constant).to(self.dtype)
         self.phase_weights = torch.as_tensor(weights).to(self.dtype) if weights.any() else None
         self.wanted = weights.any((1, 2)) if len(phases) else np.zeros(0, bool)

@@ -43,6 +43,12 @@ class Units:
 class Reader(nn.Module):
     """Observations (B, O) to bounded features: (B, F), or (B, N, F) with units."""
 
+    middle: Tensor
+    reach: Tensor
+    bounded: Tensor
+    shared: Tensor
+    own: Tensor
+
     def __init__(self, space: gym.spaces.Box, units: Units | None, n_units: int) -> None:
         super().__init__()
         self.units, self.n_units = units, n_units
@@ -62,12 +68,12 @@ class Reader(nn.Module):
         """Features in [-1, 1]: bounded entries by their bounds, others by arctan."""
         if self.scaled:
             scaled = (obs - self.middle) / self.reach
-            obs = torch.where(self.bounded > 0, scaled.clamp(-1, 1), torch.atan(scaled) * (2 / np.pi))  # type: ignore[operator]
+            obs = torch.where(self.bounded > 0, scaled.clamp(-1, 1), torch.atan(scaled) * (2 / np.pi))
         if self.units is None:
             return obs
         first = obs.shape[1] - self.n_units * self.units.width
         own = obs[:, first:].unflatten(1, (self.n_units, self.units.width))[..., self.own]
-        shared = obs[:, self.shared].unsqueeze(1).expand(-1, self.n_units, -1)  # type: ignore[index]
+        shared = obs[:, self.shared].unsqueeze(1).expand(-1, self.n_units, -1)
         return torch.cat([shared, own], -1)
 
 

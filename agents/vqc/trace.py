@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pennylane as qml
 import torch
+from pennylane.queuing import AnnotatedQueue
+from pennylane.tape import QuantumScript
 from torch import Tensor
 
 from qevgrid.envs.types import FloatArray
@@ -89,9 +91,9 @@ class _Tape:
 
     def __init__(self, function: Callable[..., Sequence[Any]], data: Tensor, weights: Tensor) -> None:
         self.point = [data.requires_grad_(), weights.requires_grad_()]
-        with qml.queuing.AnnotatedQueue() as queue:
+        with AnnotatedQueue() as queue:
             function(*self.point)
-        tape = qml.tape.QuantumScript.from_queue(queue)
+        tape = QuantumScript.from_queue(queue)
         self.operations, self.measurements = tape.operations, tape.measurements
 
     def gates(self) -> list[Gate]:
@@ -119,13 +121,13 @@ class _Tape:
 
     def _affine(self, angle: Any) -> Affine:
         if not (isinstance(angle, Tensor) and angle.requires_grad):
-            return Affine(*(np.zeros(len(x)) for x in self.point), float(angle))
+            return Affine(np.zeros(len(self.point[0])), np.zeros(len(self.point[1])), float(angle))
         if angle.ndim:
             raise UntraceableError("a gate with more than one angle a sample")
         found = torch.autograd.grad(angle, self.point, retain_graph=True, allow_unused=True)
         slopes = [np.zeros(len(x)) if g is None else g.numpy() for g, x in zip(found, self.point, strict=True)]
         rest = angle.item() - sum(float(g @ x.detach().numpy()) for g, x in zip(slopes, self.point, strict=True))
-        return Affine(*slopes, rest)
+        return Affine(slopes[0], slopes[1], rest)
 
 
 def _fixed(op: Any) -> ComplexArray | None:

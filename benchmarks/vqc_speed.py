@@ -85,9 +85,9 @@ def training(repeats: int) -> dict[str, float]:
         config = load_config(RunConfig, CONFIG, [*keys, "agent.threads=1"])
         learners[name] = build_learner(config.agent, config.env, 0)
     torch.set_num_threads(1)
-    rounds = {name: (lambda one=one: one.learn(one.steps + 1, lambda _: None), 1) for name, one in learners.items()}
-    found = medians(rounds, repeats)  # type: ignore[arg-type]
     size = config.agent.n_envs * config.agent.n_steps  # type: ignore[union-attr]
+    rounds = {name: (lambda one=one: one.learn(one.steps + size, lambda _: None), 1) for name, one in learners.items()}
+    found = medians(rounds, repeats)  # type: ignore[arg-type]
     return {name: 1e3 * size / ms for name, ms in found.items()}
 
 

@@ -1,7 +1,7 @@
 """Score against shots and noise: a trained circuit, played as hardware would run it.
 
     python train.py --config configs/v2g_vqc.yaml --out runs/v2g_vqc
-    python benchmarks/vqc_noise.py runs/v2g_vqc             slow: PennyLane runs each circuit; writes noise.png
+    python benchmarks/vqc_noise.py runs/v2g_vqc             half an hour; writes noise.png
     python benchmarks/vqc_noise.py runs/v2g_vqc --episodes 5
 
 The same weights and days throughout. Noise: depolarising after every one-qubit and two-qubit gate, and a flip of

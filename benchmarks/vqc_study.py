@@ -129,7 +129,7 @@ def study(arguments: argparse.Namespace) -> None:
     do_all(runs, arguments.jobs, "seeds")
     params = load_config(RunConfig, CONFIG).env
     core, days = V2GCore(params), list(range(arguments.seed, arguments.seed + arguments.episodes))
-    ruler = {name: play_rival(name, params, days).total_usd.tolist() for name in ("idle", "tou", "optimum")}
+    ruler = measured_ruler(arguments.out / "ruler.json", params, days)
     found: dict[str, Any] = {}
     for run in tqdm(runs, desc="held-out days", disable=not sys.stderr.isatty()):
         config = load_config(RunConfig, RunFolder(run.folder).config_yaml)
@@ -140,7 +140,7 @@ def study(arguments: argparse.Namespace) -> None:
         entry["cost_usd"].append(episodes.total_usd.tolist())
         entry["curves"].append(curve(run.folder))
         entry["seconds"].append(json.loads(RunFolder(run.folder).metrics_json.read_text())["seconds"])
-        strata = (episodes.outage > 0).astype(int).tolist()
+        strata = (episodes.stress > 0).astype(int).tolist()
     content = {
         "variants": found,
         "ruler": ruler,
@@ -149,6 +149,17 @@ def study(arguments: argparse.Namespace) -> None:
         "trials": arguments.trials,
     }
     common.write_json(arguments.out / "study.json", content)
+
+
+def measured_ruler(kept: Path, params: Any, days: list[int]) -> dict[str, list[float]]:
+    """USD of each day by rivals and optimum; kept like the finished runs."""
+    if kept.is_file():
+        content = json.loads(kept.read_text(encoding="utf-8"))
+        if content["days"] == days:
+            return content["usd"]
+    usd = {name: play_rival(name, params, days).total_usd.tolist() for name in ("idle", "tou", "optimum")}
+    common.write_json(kept, {"days": days, "usd": usd})
+    return usd
 
 
 def curve(folder: Path) -> dict[str, list[float]]:

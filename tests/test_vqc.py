@@ -294,7 +294,7 @@ def test_a_resting_layer_follows_its_scales() -> None:
 
 
 def test_equal_circuits_run_once_on_a_slow_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    circuit, seen = Circuit(2, 1), []
+    circuit, seen = Circuit(2, 2), []
     executor = build_executor(circuit, Execution(executor="pennylane"))
     assert isinstance(executor, PennyLaneExecutor)
     node, data, weights = executor.node, torch.rand(3, circuit.n_data)[[0, 1, 0, 2, 1]], torch.rand(circuit.n_weights)

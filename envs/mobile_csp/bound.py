@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from qevgrid.envs.mobile_csp.arrays import SUPPLIED
-from qevgrid.envs.mobile_csp.powers import Rates, idle_usd, island_numbers, rates
 from qevgrid.envs.mobile_csp.respond import Joint, Problem, start_of
 from qevgrid.envs.mobile_csp.routes import NOWHERE, Route, Tables, empty_tables, empty_values, levels, trace, value_states
+from qevgrid.envs.mobile_csp.rows import idle_usd, limits, rates
 from qevgrid.envs.mobile_csp.search import Plan
-from qevgrid.envs.types import FloatArray, IntArray
+from qevgrid.envs.types import FloatArray
 
 MARGIN = 1e-9
 """Share of the sums that a bound gives away to rounding of floating-point numbers."""
@@ -34,30 +33,6 @@ class Prices(NamedTuple):
     presence: FloatArray  # (T, D) of being served beyond PV
     slot: FloatArray  # (T, D)
     charge: FloatArray  # (T, D) of charging
-
-
-class Limits(NamedTuple):
-    """Right-hand sides of the priced rows."""
-
-    number: IntArray  # (T, D) island, -1 with supply
-    need_kw: FloatArray  # (T, D)
-    pv_kw: FloatArray  # (G,)
-    beside_kw: FloatArray  # (T, D) a
-    unit_kw: FloatArray  # (T, D) what each unit adds
-    most_kw: FloatArray  # (G,) that all units together can be of use for
-
-
-def limits(p: Problem) -> Limits:
-    """The rows of one problem."""
-    number = island_numbers(p)
-    inside = number >= 0
-    size = int(number.max()) + 1
-    need = np.where(inside, p.world.need_kw, 0.0)
-    pv, total = (np.bincount(number[inside], weights=x[inside], minlength=size) for x in (p.world.pv_kw, need))
-    beside = np.where(inside, np.minimum(pv[number] if size else 0.0, need), 0.0)
-    return Limits(
-        number, need, pv, beside, np.minimum(need - beside, p.fleet.power_kw), np.maximum(total - pv, 0.0)
-    )
 
 
 def lower_bound(plan: Plan, iterations: int = 400, gap: float = 1e-3) -> float:
@@ -116,7 +91,7 @@ class _Relaxation:
         self.scarce = self.on & (p.world.charge_limit_kw < p.fleet.n_units * p.fleet.power_kw)
 
     def zero(self) -> Prices:
-        """Prices to begin with: the islands' own values of what is short, halved."""
+        """Prices to begin with."""
         shape = self.limits.need_kw.shape
         return Prices(np.zeros(len(self.limits.pv_kw)), np.zeros(shape), np.zeros(shape), np.zeros(shape))
 
@@ -137,7 +112,7 @@ class _Relaxation:
         earned, joint = self._units()
         saved = self.rates.served_usd + balance + prices.presence  # < 0: worth serving
         served = np.where(inside & (saved < 0), lag.need_kw, 0.0)
-        fixed = self.idle_usd + self._terminal_floor()
+        fixed = self.idle_usd
         gains = float((np.minimum(saved, 0.0) * lag.need_kw)[inside].sum())
         rents = float(
             (prices.balance * lag.pv_kw).sum()
@@ -148,10 +123,6 @@ class _Relaxation:
         usd = fixed + gains - rents - earned
         usd -= MARGIN * (abs(fixed) + abs(gains) + abs(rents) + abs(earned))
         return usd, self._slope(prices, joint, served, per_kw_discharge, per_kw_charge)
-
-    def _terminal_floor(self) -> float:
-        """Values count energy above the floor only: nothing to add."""
-        return 0.0
 
     def _units(self) -> tuple[float, Joint]:
         """What all units earn at the present tables, and their routes."""

@@ -1,61 +1,13 @@
 """The best powers along given routes: a linear program, without the rounding of the routes' energy levels."""
 
-from typing import NamedTuple
-
 import numpy as np
 
-from qevgrid.envs.affine import coefficients
 from qevgrid.envs.linear import LinearProgram
-from qevgrid.envs.mobile_csp import model
-from qevgrid.envs.mobile_csp.arrays import SUPPLIED
 from qevgrid.envs.mobile_csp.respond import Joint, Problem
 from qevgrid.envs.mobile_csp.routes import NOWHERE
+from qevgrid.envs.mobile_csp.rows import Rates, idle_usd, island_numbers, rates
 from qevgrid.envs.mobile_csp.search import Plan, play
 from qevgrid.envs.types import BoolArray, FloatArray, IntArray
-
-
-class Rates(NamedTuple):
-    """USD and kWh for each kW and period, read off the model."""
-
-    charged_kwh: float  # in the battery
-    discharged_kwh: float  # out of the battery
-    charge_usd: float
-    discharge_usd: float
-    terminal_usd_kwh: float
-    served_usd: FloatArray  # (D,)
-
-
-def rates(p: Problem) -> Rates:
-    """Coefficients of ``model`` for this problem."""
-    fleet, tariff = p.fleet, p.tariff
-    fixed = {"dt_h": tariff.dt_h, "eta_charge": fleet.eta_charge, "eta_discharge": fleet.eta_discharge}
-    up, down = coefficients(model.energy_next_kwh, "charge_kw", "discharge_kw", energy_kwh=0.0, **fixed)
-    worn = coefficients(
-        model.wear_usd, "charge_kw", "discharge_kw", wear_usd_kwh=tariff.wear_usd_kwh, dt_h=tariff.dt_h
-    )
-    (bought,) = coefficients(model.energy_usd, "power_kw", price_usd_kwh=tariff.energy_usd_kwh, dt_h=tariff.dt_h)
-    (left,) = coefficients(model.terminal_usd, "energy_kwh", floor_kwh=0.0, terminal_usd_kwh=tariff.terminal_usd_kwh)
-    (saved,) = coefficients(
-        model.unserved_usd, "served_kw", need_kw=0.0, voll_usd_kwh=p.sites.voll_usd_kwh, dt_h=tariff.dt_h
-    )
-    return Rates(up, -down, worn[0] + bought, worn[1], left, saved)
-
-
-def idle_usd(p: Problem) -> float:
-    """Cost from the present on that no unit can change, if all need stays unserved."""
-    need, fuel = p.world.need_kw[p.stage :], p.world.generator_kw[p.stage :]
-    lost = model.unserved_usd(need, 0.0, p.sites.voll_usd_kwh, p.tariff.dt_h)
-    return float(lost.sum() + model.energy_usd(fuel, p.tariff.generator_usd_kwh, p.tariff.dt_h).sum())
-
-
-def island_numbers(p: Problem) -> IntArray:
-    """(T, D): a number of its own for each island of each period, -1 with supply or before the present."""
-    n_periods, n_sites = p.world.island.shape
-    dark = (p.world.island != SUPPLIED) & (np.arange(n_periods)[:, None] >= p.stage)
-    key = np.arange(n_periods)[:, None] * n_sites + p.world.island
-    number = np.full((n_periods, n_sites), -1)
-    number[dark] = np.unique(key[dark], return_inverse=True)[1]
-    return number
 
 
 def connected(p: Problem, joint: Joint) -> BoolArray:

@@ -15,6 +15,8 @@ from qevgrid.envs.mobile_csp.plant import Plant, build_plant
 from qevgrid.envs.mobile_csp.scenario import Sampler, Scenario, whole_travel
 from qevgrid.envs.types import BoolArray, Float32Array, FloatArray, IntArray
 
+NOTHING = np.empty((0, 0), np.float32)
+
 
 @dataclass
 class View:
@@ -22,7 +24,7 @@ class View:
 
     stage: IntArray  # (B,) the present period; -1: before the storm
     units: Units
-    acting: IntArray  # (B,) sequential form: the unit whose turn it is; -1: all idle ones choose at once
+    acting: IntArray  # (B,) sequential form: the unit whose turn it is, -1 at the end; -2: all idle ones at once
     gust_mph: FloatArray  # (B,) as measured, or as forecast before the storm
     mask: BoolArray  # (B, A, L) choices that can be followed as they are
     fleet: Fleet
@@ -54,7 +56,7 @@ class MobileCore:
         self.weights = np.ones(len(model.COST_TERMS))
         self.levels = np.linspace(-1.0, 1.0, params.n_levels) if params.power == "levels" else np.empty(0)
         self.first_stage = BEFORE_STORM if params.preposition else 0
-        self.rules = _rules(self.plant, self.first_stage)
+        self.rules = _rules(self.plant, self.first_stage, self.levels)
 
     @property
     def n_sites(self) -> int:
@@ -93,9 +95,9 @@ class MobileCore:
 
     def decode(self, choice: IntArray) -> Action:
         """Choices (B, A): d < D goes to site d, D + k stays at power level k."""
-        power = choice >= self.n_sites
-        if not power.any():
+        if not len(self.levels):
             return Action(choice, np.full(choice.shape, AUTO))
+        power = choice >= self.n_sites
         level = np.where(power, choice - self.n_sites, 0)
         return Action(np.where(power, STAY, choice), np.where(power, self.levels[level], AUTO))
 
@@ -146,8 +148,9 @@ class Batch:
         )
         self.scratch = _scratch(m, d)
         self.recorder: Callable[[Batch], None] | None = None  # called after every period
-        self.all_rows = np.ones(size, bool)
-        self.nobody = np.empty(0, np.int64)
+        self.all_rows, self.all_units = np.ones(size, bool), np.full(size, kernel.ALL, np.int64)
+        self._mask = np.empty((size, m, core.n_choices), bool)
+        self._mask_is_fresh = False
         self.scenario: Scenario
         self.known: Float32Array  # (B, T + 1 + before, G) observation entries that units do not touch
         self._running = False
@@ -171,6 +174,7 @@ class Batch:
         for mine, new in zip(_arrays(self.scenario), _arrays(scenario), strict=True):
             mine[rows] = new
         self.known[rows] = known
+        self._mask_is_fresh = False
         self.state.stage[rows] = self.core.first_stage
         self.state.site[rows] = self.core.plant.start_site
         self.state.arrival[rows] = self.core.first_stage
@@ -178,28 +182,26 @@ class Batch:
 
     def step(self, action: Action, out: Float32Array | None = None) -> None:
         """One stage; results are in ``outcome`` and ``state``, the observations after it in ``out``."""
-        self.advance(action, self.all_rows)
-        if out is not None:
-            self.observe(out)
+        self.advance(action, self.all_rows, out)
 
-    def advance(self, action: Action, active: BoolArray) -> None:
-        """One stage of the rows that are ``active`` (B,)."""
-        site, share = np.asarray(action.site, np.int64), np.asarray(action.share, float)
-        args = (self.state, self.outcome, self.scratch, site, share, active)
-        kernel.step(self.core.rules, self.world, *args)
+    def advance(self, action: Action, active: BoolArray, out: Float32Array | None = None) -> None:
+        """One stage of the rows that are ``active`` (B,); then the observations of all."""
+        core, obs = self.core, NOTHING if out is None else out
+        args = (self.state, self.outcome, self.scratch, action.site, action.share, active, obs, self._mask)
+        kernel.step(core.rules, self.scenario.world, self.known, *args)
+        self._mask_is_fresh = out is not None
         if self.recorder is not None:
             self.recorder(self)
 
     def observe(self, out: Float32Array | None = None) -> Float32Array:
         """Observations (B, O), written to ``out`` when given."""
-        acts = self.state.arrival <= self.state.stage[:, None]
-        return self.describe(self.state, acts, out)
+        return self.describe(self.state, self.all_units, out)
 
-    def describe(self, state: kernel.State, acts: BoolArray, out: Float32Array | None) -> Float32Array:
-        """Observations of a state in which it is the turn of the units in ``acts`` (B, M)."""
+    def describe(self, state: kernel.State, acting: IntArray, out: Float32Array | None) -> Float32Array:
+        """Observations of a state in which it is the turn of the units ``acting`` (B,)."""
         if out is None:
             out = np.empty((self.size, len(self.core.labels)), np.float32)
-        kernel.observe(self.core.rules, self.world, self.known, state, acts, out)
+        kernel.observe(self.core.rules, self.scenario.world, self.known, state, acting, out)
         return out
 
     @property
@@ -209,7 +211,7 @@ class Batch:
 
     def view(self) -> View:
         """What a controller may know now."""
-        return self.look(self.state, np.full(self.size, -1, np.int64), self.mask())
+        return self.look(self.state, self.all_units, self.mask())
 
     def look(self, state: kernel.State, acting: IntArray, mask: BoolArray) -> View:
         """``view`` of a state in which it is the turn of ``acting`` (B,)."""
@@ -230,13 +232,14 @@ class Batch:
 
     def mask(self) -> BoolArray:
         """Choices that can be followed as they are, (B, M, L); to stay always can."""
-        return self.choices(self.state, self.nobody)
+        if not self._mask_is_fresh:
+            self.choices(self.state, self.all_units, self._mask)
+        self._mask_is_fresh = True
+        return self._mask.copy()
 
-    def choices(self, state: kernel.State, acting: IntArray) -> BoolArray:
-        """``mask`` of a state, of all units or of the one ``acting`` in each row."""
-        n = 1 if len(acting) else self.core.n_units
-        out = np.empty((self.size, n, self.core.n_choices), bool)
-        kernel.mask(self.core.rules, self.world, state, self.scratch, self.core.levels, acting, out)
+    def choices(self, state: kernel.State, acting: IntArray, out: BoolArray) -> BoolArray:
+        """``mask`` of a state, of all units or of the one ``acting`` in each row, written to ``out``."""
+        kernel.mask(self.core.rules, self.scenario.world, state, self.scratch, acting, out)
         return out
 
 
@@ -266,7 +269,7 @@ def _scratch(m: int, d: int) -> kernel.Scratch:
     )
 
 
-def _rules(plant: Plant, first_stage: int) -> kernel.Rules:
+def _rules(plant: Plant, first_stage: int, levels: FloatArray) -> kernel.Rules:
     """Constants of the transition."""
     voll = plant.sites.voll_usd_kwh
     _, capacity, floor, power, eta_charge, eta_discharge = plant.fleet
@@ -275,6 +278,8 @@ def _rules(plant: Plant, first_stage: int) -> kernel.Rules:
         plant.sites.slots,
         np.argsort(-voll, kind="stable"),
         whole_travel(plant),
+        levels,
+        1.0 / np.maximum(plant.sites.slots, 1),
         capacity,
         floor,
         power,
@@ -284,4 +289,5 @@ def _rules(plant: Plant, first_stage: int) -> kernel.Rules:
         reward_scale=plant.params.reward_scale,
         first_stage=first_stage,
         per_travel=plant.params.dt_h / observe.TRAVEL_SCALE_H,
+        per_kwh=1.0 / capacity,
     )

@@ -6,32 +6,42 @@ wanders, so that it shrinks as the repair nears and tells nothing by its changes
 """
 
 import numpy as np
+from numba import njit
 
 from qevgrid.envs.mobile_csp.arrays import World
 from qevgrid.envs.mobile_csp.plant import Plant
 from qevgrid.envs.mobile_csp.scenario import Sampler, Scenario
 from qevgrid.envs.mobile_csp.unfold import NEVER_H, SLACK, Facts, unfold
-from qevgrid.envs.types import BoolArray, FloatArray, IntArray
+from qevgrid.envs.types import BoolArray, Float32Array, FloatArray, IntArray
 
 BEFORE_STORM = -1
 """The stage of the decision before the storm."""
 
 
-def estimated_h(
-    plant: Plant, scenario: Scenario, stage: IntArray, rows: IntArray | None = None
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Hours at which lines (K, L), substation (K,) and roads (K, R) are back, as estimated at ``stage`` (K,).
+@njit(cache=True)
+def estimate_h(true_h: float, now_h: float, z: float, sigma: float, dt_h: float) -> float:  # pragma: no cover
+    """Hour at which something is estimated to be back; what is back is known, what is not takes a period at least."""
+    if true_h <= now_h + SLACK:
+        return true_h
+    return now_h + max((true_h - now_h) * np.exp(sigma * z), dt_h)
 
-    ``rows`` (K,): of which episode; default: one stage for each.
-    """
-    p, row = plant.params, np.arange(len(stage)) if rows is None else rows
-    lines = plant.feeder.n_line
-    truth = np.concatenate([scenario.line_h, scenario.substation_h[:, None], scenario.road_h], 1)[row]
-    now_h = stage[:, None] * p.dt_h
-    factor = np.exp(p.repair.estimate_sigma * scenario.estimate_z[row, stage].astype(float))
-    guess = now_h + np.maximum((truth - now_h) * factor, p.dt_h)
-    back = np.where(truth <= now_h + SLACK, truth, guess)
-    return back[:, :lines], back[:, lines], back[:, lines + 1 :]
+
+def estimated_h(plant: Plant, scenario: Scenario, stage: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Hours at which lines (B, L), substation (B,) and roads (B, R) are back, as estimated at ``stage`` (B,)."""
+    p, lines = plant.params, plant.feeder.n_line
+    truth = np.concatenate([scenario.line_h, scenario.substation_h[:, None], scenario.road_h], 1)
+    _estimate(truth, stage, scenario.estimate_z, p.repair.estimate_sigma, p.dt_h)
+    return truth[:, :lines], truth[:, lines], truth[:, lines + 1 :]
+
+
+@njit(cache=True)
+def _estimate(
+    truth: FloatArray, stage: IntArray, z: Float32Array, sigma: float, dt_h: float
+) -> None:  # pragma: no cover - compiled
+    """Put estimates in the place of the truth (B, L + 1 + R)."""
+    for b in range(truth.shape[0]):
+        for k in range(truth.shape[1]):
+            truth[b, k] = estimate_h(truth[b, k], stage[b] * dt_h, z[b, stage[b], k], sigma, dt_h)
 
 
 def expected(plant: Plant, scenario: Scenario, stage: IntArray) -> World:

@@ -21,6 +21,9 @@ N_GLOBAL, N_SITE, N_UNIT = 8, 12, 4
 HERE, INBOUND = 10, 11
 """Where a site's block counts units; its other entries are tabulated at reset."""
 
+ALL = -2
+"""Instead of an acting unit: all idle ones choose at once."""
+
 
 class Rules(NamedTuple):
     """Constants that the transition reads. D sites."""
@@ -29,6 +32,8 @@ class Rules(NamedTuple):
     slots: IntArray  # (D,)
     by_value: IntArray  # (D,) sites, most valuable load first
     whole: NDArray  # (D, D) int16, travel periods while all roads are open
+    levels: FloatArray  # (K,) power shares; empty: the site decides
+    per_slot: FloatArray  # (D,) 1 / slots
     capacity_kwh: float
     floor_kwh: float
     power_kw: float
@@ -43,6 +48,7 @@ class Rules(NamedTuple):
     reward_scale: float
     first_stage: int  # -1 with a decision before the storm, else 0
     per_travel: float  # 1 / periods that the observation shows as 1
+    per_kwh: float  # 1 / capacity
 
 
 class State(NamedTuple):
@@ -86,14 +92,20 @@ class Scratch(NamedTuple):
 def step(
     rules: Rules,
     world: World,
+    known: Float32Array,
     state: State,
     out: Outcome,
     scratch: Scratch,
     site: IntArray,
     share: FloatArray,
     active: BoolArray,
+    obs: Float32Array,
+    choices: BoolArray,
 ) -> None:  # pragma: no cover
-    """One stage of every episode that is ``active`` (B,) and not over; arguments as in ``Action``, (B, M)."""
+    """One stage of every episode that is ``active`` (B,) and not over; arguments as in ``Action``, (B, M).
+
+    Then observations (B, O) and masks (B, M, L) of all, unless ``obs`` is empty.
+    """
     periods = world.island.shape[1]
     for b in range(len(state.stage)):
         t = state.stage[b]
@@ -108,53 +120,30 @@ def step(
             out.total_usd[b] = total
             out.reward[b] = -total * rules.reward_scale
             state.stage[b] = t + 1
+        if obs.size > 0:
+            _look(rules, world, known, state, b, ALL, obs)
+            _choices(rules, world, state, scratch, b, ALL, choices)
 
 
 @compiled
 def observe(
-    rules: Rules, world: World, known: Float32Array, state: State, acts: BoolArray, out: Float32Array
+    rules: Rules, world: World, known: Float32Array, state: State, acting: IntArray, obs: Float32Array
 ) -> None:  # pragma: no cover
-    """Write the observations (B, O); entries as in ``observe.labels``. ``acts`` (B, M): units whose turn it is."""
-    sites, periods = len(rules.slots), world.island.shape[1]
-    fixed, units = N_GLOBAL + N_SITE * len(rules.slots), state.site.shape[1]
+    """Write the observations (B, O); entries as in ``observe.labels``. ``acting`` (B,): whose turn it is, or ALL."""
     for b in range(len(state.stage)):
-        t = state.stage[b]
-        now = max(min(t, periods - 1), 0)
-        for k in range(fixed):
-            out[b, k] = known[b, t - rules.first_stage, k]
-        for i in range(units):
-            d, idle = state.site[b, i], state.arrival[b, i] <= t
-            count = N_GLOBAL + N_SITE * d + (HERE if idle else INBOUND)
-            out[b, count] = min(out[b, count] + 1.0 / max(rules.slots[d], 1), 1.0)
-            at = fixed + (N_UNIT + 2 * sites) * i
-            out[b, at] = acts[b, i]
-            out[b, at + 1] = idle
-            out[b, at + 2] = min(max(state.arrival[b, i] - t, 0) * rules.per_travel, 1.0)
-            out[b, at + 3] = state.energy_kwh[b, i] / rules.capacity_kwh
-            for e in range(sites):
-                out[b, at + N_UNIT + e] = e == d
-                trip = rules.whole[d, e] if t < 0 else world.travel[b, now, d, e]
-                out[b, at + N_UNIT + sites + e] = min(trip * rules.per_travel, 1.0)
+        _look(rules, world, known, state, b, acting[b], obs)
 
 
 @compiled
 def mask(
-    rules: Rules,
-    world: World,
-    state: State,
-    scratch: Scratch,
-    levels: FloatArray,
-    acting: IntArray,
-    out: BoolArray,
+    rules: Rules, world: World, state: State, scratch: Scratch, acting: IntArray, choices: BoolArray
 ) -> None:  # pragma: no cover
     """Write (B, A, L): choices that can be followed as they are; to stay always can.
 
-    ``acting`` (B,): the unit that the only row is for (A = 1), or empty: all units (A = M).
+    ``acting`` (B,): the unit that the only row is for (A = 1), or ALL (A = M).
     """
-    for b in range(out.shape[0]):
-        _count(rules, state, scratch, b)
-        for k in range(out.shape[1]):
-            _choices(rules, world, state, scratch, b, acting[b] if len(acting) > 0 else k, levels, out[b, k])
+    for b in range(choices.shape[0]):
+        _choices(rules, world, state, scratch, b, acting[b], choices)
 
 
 @inlined
@@ -323,35 +312,62 @@ def _settle(rules, world, state, out, scratch, b, t, periods, wished):
 
 
 @inlined
-def _count(rules, state, scratch, b):
-    """Units at or on their way to each site."""
-    for d in range(len(rules.slots)):
-        scratch.taken[d] = 0
-    for i in range(state.site.shape[1]):
-        scratch.taken[state.site[b, i]] += 1
+def _look(rules, world, known, state, b, acting, obs):
+    """One row of ``observe``."""
+    sites, periods = len(rules.slots), world.island.shape[1]
+    fixed, units = N_GLOBAL + N_SITE * len(rules.slots), state.site.shape[1]
+    t = state.stage[b]
+    now = max(min(t, periods - 1), 0)
+    for k in range(fixed):
+        obs[b, k] = known[b, t - rules.first_stage, k]
+    for i in range(units):
+        d, idle = state.site[b, i], state.arrival[b, i] <= t
+        count = N_GLOBAL + N_SITE * d + (HERE if idle else INBOUND)
+        obs[b, count] = min(obs[b, count] + rules.per_slot[d], 1.0)
+        at = fixed + (N_UNIT + 2 * sites) * i
+        obs[b, at] = idle if acting == ALL else acting == i
+        obs[b, at + 1] = idle
+        obs[b, at + 2] = min(max(state.arrival[b, i] - t, 0) * rules.per_travel, 1.0)
+        obs[b, at + 3] = state.energy_kwh[b, i] * rules.per_kwh
+        at += N_UNIT
+        for e in range(sites):
+            obs[b, at + e] = 0.0
+        obs[b, at + d] = 1.0
+        at += sites
+        if t < 0:
+            for e in range(sites):
+                obs[b, at + e] = min(rules.whole[d, e] * rules.per_travel, 1.0)
+        else:
+            for e in range(sites):
+                obs[b, at + e] = min(world.travel[b, now, d, e] * rules.per_travel, 1.0)
 
 
 @inlined
-def _choices(rules, world, state, scratch, b, i, levels, row):
+def _choices(rules, world, state, scratch, b, acting, choices):
     """One row of ``mask``."""
     periods, sites = world.island.shape[1], len(rules.slots)
     t = state.stage[b]
     now = max(min(t, periods - 1), 0)
-    here, idle = state.site[b, i], state.arrival[b, i] <= t
     for d in range(sites):
-        trip = rules.whole[here, d] if t < 0 else world.travel[b, now, here, d]
-        row[d] = idle and trip < UNREACHABLE and scratch.taken[d] < rules.slots[d]
-    row[here] = True
-    if len(levels) == 0:
-        return
-    energy, island = state.energy_kwh[b, i], world.island[b, now, here]
-    need = 0.0
-    if island != SUPPLIED:
+        scratch.taken[d] = 0
+    for i in range(state.site.shape[1]):
+        scratch.taken[state.site[b, i]] += 1
+    for k in range(choices.shape[1]):
+        i = k if acting == ALL else max(acting, 0)
+        here, idle = state.site[b, i], state.arrival[b, i] <= t
         for d in range(sites):
-            if world.island[b, now, d] == island:
-                need += world.need_kw[b, now, d] - world.pv_kw[b, now, d]
-    charges = world.charge_limit_kw[b, now, here] > 0.0 and energy < rules.capacity_kwh
-    serves = need > 0.0 and energy > rules.floor_kwh
-    for k in range(len(levels)):
-        fits = levels[k] == 0.0 or (levels[k] < 0.0 and charges) or (levels[k] > 0.0 and serves)
-        row[sites + k] = idle and t >= 0 and fits
+            trip = rules.whole[here, d] if t < 0 else world.travel[b, now, here, d]
+            choices[b, k, d] = idle and trip < UNREACHABLE and scratch.taken[d] < rules.slots[d]
+        choices[b, k, here] = True
+        if len(rules.levels) > 0:
+            energy, island, need = state.energy_kwh[b, i], world.island[b, now, here], 0.0
+            if island != SUPPLIED:
+                for d in range(sites):
+                    if world.island[b, now, d] == island:
+                        need += world.need_kw[b, now, d] - world.pv_kw[b, now, d]
+            charges = world.charge_limit_kw[b, now, here] > 0.0 and energy < rules.capacity_kwh
+            serves = need > 0.0 and energy > rules.floor_kwh
+            for j in range(len(rules.levels)):
+                level = rules.levels[j]
+                fits = level == 0.0 or (level < 0.0 and charges) or (level > 0.0 and serves)
+                choices[b, k, sites + j] = idle and t >= 0 and fits

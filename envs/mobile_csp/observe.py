@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from qevgrid.envs.mobile_csp.arrays import SUPPLIED, World
-from qevgrid.envs.mobile_csp.forecast import estimated_h
+from qevgrid.envs.mobile_csp.forecast import estimate_h
 from qevgrid.envs.mobile_csp.kernel import HERE, INBOUND, N_GLOBAL, N_SITE, N_UNIT
 from qevgrid.envs.mobile_csp.params import MobileCSPParams
 from qevgrid.envs.mobile_csp.plant import Ground, Plant
@@ -55,10 +55,9 @@ def tabulate(plant: Plant, s: Scenario) -> Float32Array:
     value_kw = plant.mean_kw.max(0)
     dearest = max(float((plant.sites.voll_usd_kwh * value_kw).max()), 1e-9)
     at_h = np.arange(periods + 1.0) * p.dt_h
-    lines, substation = _estimates(plant, s)
     _tabulate(
-        plant.ground, s.world, now, s.line_h, s.substation_h, s.road_h, s.load_kw, at_h, lines, substation,
-        plant.sites.voll_usd_kwh, dearest, plant.fleet.power_kw,
+        plant.ground, s.world, now, s.line_h, s.substation_h, s.road_h, s.load_kw, at_h, s.estimate_z,
+        p.repair.estimate_sigma, plant.sites.voll_usd_kwh, dearest, plant.fleet.power_kw,
     )  # fmt: skip
     if first:
         table[:, 0, 1], table[:, 0, 2], table[:, 0, 7] = table[:, 1, 1], table[:, 1, 2], 1.0
@@ -66,15 +65,6 @@ def tabulate(plant: Plant, s: Scenario) -> Float32Array:
         sites[..., 0] = 1.0
         sites[..., 3] = np.minimum(plant.ground.backup_h / BACKUP_SCALE_H, 1.0)
     return table
-
-
-def _estimates(plant: Plant, s: Scenario) -> tuple[FloatArray, FloatArray]:
-    """Estimated hours of lines (B, T, L) and substation (B, T) at every period."""
-    size, periods = s.clearness.shape
-    rows = np.repeat(np.arange(size), periods)
-    stage = np.tile(np.arange(periods), size)
-    lines, substation, _ = estimated_h(plant, s, stage, rows)
-    return lines.reshape(size, periods, -1), substation.reshape(size, periods)
 
 
 @njit(cache=True)
@@ -87,14 +77,14 @@ def _tabulate(
     road_h: FloatArray,
     load_kw: FloatArray,
     at_h: FloatArray,
-    lines: FloatArray,
-    substation: FloatArray,
+    estimate_z: Float32Array,
+    sigma: float,
     voll_usd_kwh: FloatArray,
     dearest_usd_h: float,
     power_kw: float,
 ) -> None:  # pragma: no cover - compiled
     size, periods, sites = world.island.shape
-    used_h = np.empty(sites)
+    used_h, lines = np.empty(sites), np.empty(line_h.shape[1])
     for b in range(size):
         used_h[:] = 0.0
         for row in range(periods + 1):
@@ -103,13 +93,17 @@ def _tabulate(
             table[b, row, 4] = np.mean(line_h[b] > now_h)
             table[b, row, 5] = np.mean(road_h[b] > now_h)
             table[b, row, 6] = substation_h[b] > now_h
+            z, last = estimate_z[b, t], line_h.shape[1]
+            for k in range(last):
+                lines[k] = estimate_h(line_h[b, k], at_h[t], z[k], sigma, ground.dt_h)
+            substation = estimate_h(substation_h[b], at_h[t], z[last], sigma, ground.dt_h)
             for d in range(sites):
                 k = N_GLOBAL + N_SITE * d
                 island, need = world.island[b, t, d], world.need_kw[b, t, d]
                 dark, running = island != SUPPLIED, world.generator_kw[b, t, d] > 0.0
                 if dark and not running and row < periods:
-                    used_h[d] += at_h[1] - at_h[0]
-                back_h = _restoration_h(ground, lines[b, t], substation[b, t], d) - at_h[t] if dark else 0.0
+                    used_h[d] += ground.dt_h
+                back_h = _restoration_h(ground, lines, substation, d) - at_h[t] if dark else 0.0
                 left_h = max(ground.backup_h[d] - used_h[d], 0.0)
                 total = 0.0
                 for e in range(sites):

@@ -44,7 +44,7 @@ class SequentialBatch:
         self.shown = kernel.State(state.stage, state.site.copy(), state.arrival.copy(), state.energy_kwh)
         self.chosen = Action(np.full(state.site.shape, STAY, np.int64), np.full(state.site.shape, AUTO))
         self.acting = np.full(size, NOBODY, np.int64)
-        self.outcome: Any = kernel.Outcome._make(x.copy() for x in self.periods.outcome)
+        self.outcome: Any = kernel.Outcome._make(x.copy() for x in self.periods.outcome)  # units and sites: unused
 
     @property
     def scenario(self) -> Scenario:
@@ -82,9 +82,8 @@ class SequentialBatch:
 
     def step(self, action: Action, out: Float32Array | None = None) -> None:
         """The choice (B, 1) of each row's acting unit; ``outcome`` sums the periods that were played after it."""
-        world, state, rules = self.world, self.state, self.core.rules
-        site, share = np.asarray(action.site, np.int64), np.asarray(action.share, float)
-        ready = _choose(rules, world, state, self.shown, self.chosen, self.acting, site, share)
+        world, state = self.world, self.state
+        ready = _choose(world, state, self.shown, self.chosen, self.acting, action.site, action.share)
         _clear(self.outcome)
         while ready.any():
             self.periods.advance(self.chosen, ready)
@@ -101,8 +100,7 @@ class SequentialBatch:
 
     def observe(self, out: Float32Array | None = None) -> Float32Array:
         """Observations (B, O), written to ``out`` when given."""
-        acts = np.arange(self.core.n_units) == self.acting[:, None]
-        return self.periods.describe(self.shown, acts, out)
+        return self.periods.describe(self.shown, self.acting, out)
 
     @property
     def over(self) -> BoolArray:
@@ -115,12 +113,12 @@ class SequentialBatch:
 
     def mask(self) -> BoolArray:
         """Choices of the acting unit that can be followed as they are, (B, 1, L); to stay always can."""
-        return self.periods.choices(self.shown, np.maximum(self.acting, 0))
+        out = np.empty((self.size, 1, self.core.n_choices), bool)
+        return self.periods.choices(self.shown, self.acting, out)
 
 
 @njit(cache=True)
 def _choose(
-    rules: Any,
     world: World,
     state: kernel.State,
     shown: kernel.State,

@@ -11,7 +11,8 @@ from stable_baselines3.common.logger import Figure, Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from qevgrid.agents.base import Agent
-from qevgrid.agents.ppo import PPOAgent, PPOLearner, action_space, unzipped
+from qevgrid.agents.ppo import PPOAgent, PPOLearner, action_space
+from qevgrid.agents.sb3_learner import unzipped
 from qevgrid.agents.vqc.circuit import Circuit, draw
 from qevgrid.agents.vqc.config import VQCConfig
 from qevgrid.agents.vqc.executors import Execution, check_memory

@@ -33,6 +33,7 @@ class View:
     whole_travel: Any  # (D, D) int16, travel periods while all roads are open: counts before the storm
     plant: Plant
     _scenario: Scenario
+    _known: Float32Array  # (B, T + 1 + before, G) what of the observation units do not touch
 
     def forecast(self) -> World:
         """Expected world over all T periods; up to the present as it was. See ``forecast.expected``."""
@@ -146,7 +147,7 @@ class Batch:
             total_usd=np.zeros(size),
             reward=np.zeros(size),
         )
-        self.scratch = _scratch(m, d)
+        self.scratch = scratch(m, d)
         self.recorder: Callable[[Batch], None] | None = None  # called after every period
         self.all_rows, self.all_units = np.ones(size, bool), np.full(size, kernel.ALL, np.int64)
         self._mask = np.empty((size, m, core.n_choices), bool)
@@ -228,6 +229,7 @@ class Batch:
             whole_travel=self.core.rules.whole,
             plant=plant,
             _scenario=self.scenario,
+            _known=self.known,
         )
 
     def mask(self) -> BoolArray:
@@ -255,7 +257,8 @@ def _room(scenario: Scenario, size: int) -> Scenario:
     return Scenario(*made[:n], World._make(made[n:]))
 
 
-def _scratch(m: int, d: int) -> kernel.Scratch:
+def scratch(m: int, d: int) -> kernel.Scratch:
+    """Room for the kernel: M units, D sites."""
     return kernel.Scratch(
         share=np.zeros(m),
         staying=np.zeros(m, bool),

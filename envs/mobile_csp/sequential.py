@@ -12,7 +12,7 @@ from numba import njit
 
 from qevgrid.envs.mobile_csp import kernel
 from qevgrid.envs.mobile_csp.arrays import AUTO, STAY, UNREACHABLE, Action, World
-from qevgrid.envs.mobile_csp.core import Batch, MobileCore, View
+from qevgrid.envs.mobile_csp.core import Batch, MobileCore, View, scratch
 from qevgrid.envs.mobile_csp.scenario import Scenario
 from qevgrid.envs.types import BoolArray, Float32Array, FloatArray, IntArray
 
@@ -115,6 +115,53 @@ class SequentialBatch:
         """Choices of the acting unit that can be followed as they are, (B, 1, L); to stay always can."""
         out = np.empty((self.size, 1, self.core.n_choices), bool)
         return self.periods.choices(self.shown, self.acting, out)
+
+
+class Turns:
+    """The turns of one period apart from any batch: a policy of this form decides for all units of a ``View``.
+
+    What it shows is to the byte what a `SequentialBatch` in the same state shows. The view is one of a period's
+    beginning.
+
+    >>> turns = Turns(core, view)  # doctest: +SKIP
+    >>> while turns.left:
+    ...     turns.choose(core.decode(policy(turns.observe(), turns.mask())))
+    >>> batch.step(turns.chosen)
+    """
+
+    def __init__(self, core: MobileCore, view: View) -> None:
+        self.core, self.view = core, view
+        size = len(view.stage)
+        self.state = kernel.State(view.stage, *view.units)
+        self.shown = kernel.State(view.stage, view.units.site.copy(), view.units.arrival.copy(), view.units.energy_kwh)
+        self.chosen = Action(np.full(self.state.site.shape, STAY, np.int64), np.full(self.state.site.shape, AUTO))
+        self.acting = np.full(size, NOBODY, np.int64)
+        self._scratch = scratch(core.n_units, core.n_sites)
+        rows, passes = np.arange(size), np.zeros(size, bool)
+        _begin(self.state, self.shown, self.chosen, self.acting, rows, core.n_periods, passes)
+
+    @property
+    def left(self) -> bool:
+        """Whether some row still waits for a choice."""
+        return bool((self.acting != NOBODY).any())
+
+    def choose(self, action: Action) -> None:
+        """The choice (B, 1) of each row's acting unit."""
+        world = self.view._scenario.world
+        _choose(world, self.state, self.shown, self.chosen, self.acting, action.site, action.share)
+
+    def observe(self) -> Float32Array:
+        """Observations (B, O); those of rows without a turn mean nothing."""
+        out = np.empty((len(self.acting), len(self.core.labels)), np.float32)
+        kernel.observe(self.core.rules, self.view._scenario.world, self.view._known, self.shown, self.acting, out)
+        return out
+
+    def mask(self) -> BoolArray:
+        """Choices (B, L) of the acting units that can be followed as they are."""
+        out = np.empty((len(self.acting), 1, self.core.n_choices), bool)
+        args = (self.shown, self._scratch, self.acting, out)
+        kernel.mask(self.core.rules, self.view._scenario.world, *args)
+        return out[:, 0]
 
 
 @njit(cache=True)

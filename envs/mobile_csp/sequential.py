@@ -82,8 +82,8 @@ class SequentialBatch:
 
     def step(self, action: Action, out: Float32Array | None = None) -> None:
         """The choice (B, 1) of each row's acting unit; ``outcome`` sums the periods that were played after it."""
-        world, state = self.world, self.state
-        ready = _choose(world, state, self.shown, self.chosen, self.acting, action.site, action.share)
+        state, tape = self.state, self.periods.tape
+        ready = _choose(tape, state, self.shown, self.chosen, self.acting, action.site, action.share)
         _clear(self.outcome)
         while ready.any():
             self.periods.advance(self.chosen, ready)
@@ -166,7 +166,7 @@ class Turns:
 
 @njit(cache=True)
 def _choose(
-    world: World,
+    tape: World,
     state: kernel.State,
     shown: kernel.State,
     chosen: Action,
@@ -185,9 +185,9 @@ def _choose(
         chosen.share[b, i] = share[b, 0]
         if d >= 0 and d != here and t < 0:
             shown.site[b, i] = d
-        elif d >= 0 and d != here and world.travel[b, t, here, d] < UNREACHABLE:
+        elif d >= 0 and d != here and tape.travel[t, b, here, d] < UNREACHABLE:
             shown.site[b, i] = d
-            shown.arrival[b, i] = t + world.travel[b, t, here, d]
+            shown.arrival[b, i] = t + tape.travel[t, b, here, d]
         acting[b] = _next_idle(state, b, i + 1)
         ready[b] = acting[b] < 0
     return ready

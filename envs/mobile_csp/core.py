@@ -33,7 +33,8 @@ class View:
     whole_travel: Any  # (D, D) int16, travel periods while all roads are open: counts before the storm
     plant: Plant
     _scenario: Scenario
-    _known: Float32Array  # (B, T + 1 + before, G) what of the observation units do not touch
+    _tape: World  # (T, B, ...) the scenario's, as the kernel reads it
+    _known: Float32Array  # (T + 1 + before, B, G) what of the observation units do not touch
 
     def forecast(self) -> World:
         """Expected world over all T periods; up to the present as it was. See ``forecast.expected``."""
@@ -237,6 +238,7 @@ class Batch:
             whole_travel=self.core.rules.whole,
             plant=plant,
             _scenario=self.scenario,
+            _tape=self.tape,
             _known=self.known,
         )
 

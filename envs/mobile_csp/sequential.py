@@ -147,20 +147,19 @@ class Turns:
 
     def choose(self, action: Action) -> None:
         """The choice (B, 1) of each row's acting unit."""
-        world = self.view._scenario.world
-        _choose(world, self.state, self.shown, self.chosen, self.acting, action.site, action.share)
+        _choose(self.view._tape, self.state, self.shown, self.chosen, self.acting, action.site, action.share)
 
     def observe(self) -> Float32Array:
         """Observations (B, O); those of rows without a turn mean nothing."""
         out = np.empty((len(self.acting), len(self.core.labels)), np.float32)
-        kernel.observe(self.core.rules, self.view._scenario.world, self.view._known, self.shown, self.acting, out)
+        kernel.observe(self.core.rules, self.view._tape, self.view._known, self.shown, self.acting, out)
         return out
 
     def mask(self) -> BoolArray:
         """Choices (B, L) of the acting units that can be followed as they are."""
         out = np.empty((len(self.acting), 1, self.core.n_choices), bool)
         args = (self.shown, self._scratch, self.acting, out)
-        kernel.mask(self.core.rules, self.view._scenario.world, *args)
+        kernel.mask(self.core.rules, self.view._tape, *args)
         return out[:, 0]
 
 

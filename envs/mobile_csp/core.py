@@ -205,13 +205,15 @@ class Batch:
 
     def observe(self, out: Float32Array | None = None) -> Float32Array:
         """Observations (B, O), written to ``out`` when given."""
-        return self.describe(self.state, self.all_units, out)
+        return self.describe(self.state, self.all_units, self._mask, out)
 
-    def describe(self, state: kernel.State, acting: IntArray, out: Float32Array | None) -> Float32Array:
-        """Observations of a state in which it is the turn of the units ``acting`` (B,)."""
+    def describe(
+        self, state: kernel.State, acting: IntArray, mask: BoolArray, out: Float32Array | None
+    ) -> Float32Array:
+        """Observations of a state in which it is the turn of the units ``acting`` (B,); its masks go to ``mask``."""
         if out is None:
             out = np.empty((self.size, len(self.core.labels)), np.float32)
-        kernel.observe(self.core.rules, self.tape, self.known, state, acting, out)
+        kernel.observe(self.core.rules, self.tape, self.known, state, self.scratch, acting, out, mask)
         return out
 
     @property

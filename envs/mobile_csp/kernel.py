@@ -129,11 +129,22 @@ def step(
 
 @compiled
 def observe(
-    rules: Rules, world: World, known: Float32Array, state: State, acting: IntArray, obs: Float32Array
+    rules: Rules,
+    world: World,
+    known: Float32Array,
+    state: State,
+    scratch: Scratch,
+    acting: IntArray,
+    obs: Float32Array,
+    choices: BoolArray,
 ) -> None:  # pragma: no cover
-    """Write the observations (B, O); entries as in ``observe.labels``. ``acting`` (B,): whose turn it is, or ALL."""
+    """Write the observations (B, O), entries as in ``observe.labels``, and the masks of ``mask``.
+
+    ``acting`` (B,): whose turn it is, or ALL.
+    """
     for b in range(len(state.stage)):
         _look(rules, world, known, state, b, acting[b], obs)
+        _choices(rules, world, state, scratch, b, acting[b], choices)
 
 
 @compiled

@@ -46,7 +46,7 @@ class ScorerAgent(Agent):
             return core.decode(choose(self.policy, obs, view.mask[:, 0])[:, None])
         turns = Turns(core, view)
         while turns.left:
-            turns.choose(core.decode(choose(self.policy, turns.observe(), turns.mask())[:, None]))
+            turns.choose(core.decode(choose(self.policy, *turns.look())[:, None]))
         return turns.chosen
 
     def report(self) -> dict[str, FloatArray]:

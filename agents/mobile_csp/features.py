@@ -35,14 +35,17 @@ FEATURES = (
     "crowd",  # their number over the slots
     "island",  # need of the island
     "charge",  # limit of charging
-    "worth",  # value that the unit could save there with what it holds
-    "pace",  # the same over the time that it takes, against the best site's
+    "worth",  # value that the unit could save there with what it holds and others leave
+    "pace",  # the same over the time that it takes
+    "lead",  # the same against the best site's
     "refuge",  # time to the nearest supply
 )
 """In the order of the last axis."""
 FULL_H = 2.0
-"""Hours that a full battery lasts at full power, roughly: it scales ``worth``."""
+FLOOR = 0.1
 SETUP_H = 0.5
+"""A typical unit: hours at full power from full to its floor, state of charge at the floor, time to set up. They shape
+``worth`` and ``pace`` and need not be exact."""
 _TINY = 1e-6
 
 
@@ -93,7 +96,7 @@ def split(obs: Tensor, n_sites: int) -> Parts:
 
 
 class SiteFeatures(nn.Module):
-    """(B, O) -> (B, D, F): the chosen ``FEATURES`` of each site, for the acting unit."""
+    """(B, O) -> (B, D, F): the chosen ``FEATURES`` of each site, for the acting unit; and (B, D): one where it is."""
 
     chosen: Tensor
 
@@ -104,10 +107,10 @@ class SiteFeatures(nn.Module):
         order = torch.tensor([FEATURES.index(name) for name in self.names])
         self.register_buffer("chosen", order, persistent=False)
 
-    def forward(self, obs: Tensor) -> Tensor:
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Features in [-1, 1]."""
         every = site_features(split(obs, self.n_sites))
-        return every if self.names == FEATURES else every[..., self.chosen]
+        return (every if self.names == FEATURES else every[..., self.chosen]), every[..., 0]
 
 
 def check_features(names: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -128,8 +131,10 @@ def site_features(p: Parts) -> Tensor:
     here, travel = (acts * p.at).sum(1), (acts * p.travel).sum(1)
     soc = (acts.squeeze(-1) * p.unit_("soc")).sum(1, keepdim=True)
     supplied = p.site_("supplied")
-    worth, pace = _worth(p, travel, soc)
     others = (1 - acts) * p.at
+    brought = (others * usable(p.unit_("soc")).unsqueeze(-1)).sum(1)  # hours at full power
+    worth, pace = _worth(p, travel, usable(soc), brought)
+    best = pace.amax(1, keepdim=True).clamp(min=_TINY)
     columns = {
         "here": here,
         "travel": travel,
@@ -140,34 +145,36 @@ def site_features(p: Parts) -> Tensor:
         "at_risk": p.site_("at_risk").clamp(min=0).sqrt(),
         "restoration": p.site_("restoration"),
         "backup": p.site_("backup"),
-        "others": ((others * p.unit_("soc").unsqueeze(-1)).sum(1) / 2).clamp(max=1),
+        "others": (brought / (2 * FULL_H)).clamp(max=1),
         "crowd": (others.sum(1) / 2).clamp(max=1),
         "island": p.site_("island_need"),
         "charge": p.site_("charge_limit"),
-        "worth": worth,
-        "pace": pace,
+        "worth": (worth / (2 * FULL_H)).clamp(max=1).sqrt(),
+        "pace": (pace / FULL_H).clamp(max=1).sqrt(),
+        "lead": pace / best,
         "refuge": torch.where(supplied > 0, travel, torch.ones_like(travel)).amin(1, keepdim=True),
     }
     shape = here.shape
     return torch.stack([columns[name].expand(shape) for name in FEATURES], -1)
 
 
-def _worth(p: Parts, travel: Tensor, soc: Tensor) -> tuple[Tensor, Tensor]:
-    """Value that the unit could save at each site until supply is expected, and its pace against the best, (B, D).
+def usable(soc: Tensor) -> Tensor:
+    """Hours at full power that a state of charge is good for, of a typical unit."""
+    return (soc - FLOOR).clamp(min=0) * (FULL_H / (1 - FLOOR))
 
-    The observation's own scales: value in hours of the dearest site's peak load.
+
+def _worth(p: Parts, travel: Tensor, holds_h: Tensor, brought_h: Tensor) -> tuple[Tensor, Tensor]:
+    """Value that the unit could save at each site until supply is expected, and the same over its time, (B, D).
+
+    ``holds_h`` (B, 1) and ``brought_h`` (B, D): hours at full power of the unit and of others that are or will be
+    there. On the observation's own scale: value in hours of the dearest site's peak load.
     """
     trip_h = travel * TRAVEL_SCALE_H
     back_h = p.site_("restoration") * RESTORATION_SCALE_H
     lost_h = (back_h - p.site_("backup") * BACKUP_SCALE_H).clamp(min=0)
-    rate = torch.where(
-        p.site_("loss_rate") > 0,
-        p.site_("loss_rate"),
-        (p.site_("at_risk") * RISK_HOURS_H / lost_h.clamp(min=1.0)).clamp(max=1),
-    )
+    expected = (p.site_("at_risk") * RISK_HOURS_H / lost_h.clamp(min=1.0)).clamp(max=1)  # while backup lasts
+    rate = torch.where(p.site_("loss_rate") > 0, p.site_("loss_rate"), expected)
     need = p.site_("need").clamp(min=0.1)
-    holds_h = soc * FULL_H / need  # as long as the load alone would need
-    worth = rate * torch.minimum(torch.minimum(holds_h, (back_h - trip_h).clamp(min=0)), lost_h)
-    pace = worth / (trip_h + SETUP_H)
-    best = pace.amax(1, keepdim=True)
-    return (worth / (2 * FULL_H)).clamp(max=1).sqrt(), pace / best.clamp(min=_TINY)
+    open_h = (torch.minimum((back_h - trip_h).clamp(min=0), lost_h) * need - brought_h).clamp(min=0)
+    worth = rate / need * torch.minimum(holds_h, open_h)
+    return worth, worth / (trip_h + SETUP_H)

@@ -45,9 +45,11 @@ def imitate(
             found.append(play_examples(policy, rival, core, part[k : k + LARGEST], learner_plays))
         examples = Examples(*(torch.cat(parts) for parts in zip(*found, strict=True)))
         policy.set_training_mode(True)
+        seen = policy.actor.features(examples.obs)
         for _ in range(epochs):
             for rows in torch.randperm(len(examples.obs), generator=generator).split(BATCH):
-                loss = _loss(policy, Examples(*(x[rows] for x in examples)), vf_coef)
+                part = Examples(*(x[rows] for x in examples))
+                loss = _loss(policy, part, [x[rows] for x in seen], vf_coef)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -59,9 +61,8 @@ def _optimizer(policy: Any, lr: float) -> torch.optim.Optimizer:
     return policy.optimizer_class(groups, lr=lr)
 
 
-def _loss(policy: Any, part: Examples, vf_coef: float) -> Tensor:
-    logits, latent = policy.mlp_extractor(part.obs)
-    value = policy.value_net(latent).squeeze(-1)
+def _loss(policy: Any, part: Examples, seen: list[Tensor], vf_coef: float) -> Tensor:
+    logits, value = policy.actor.score(*seen), policy.predict_values(part.obs).squeeze(-1)
     return cross_entropy(masked(logits, part.mask), part.choice) + vf_coef * mse_loss(value, part.future)
 
 
@@ -81,7 +82,7 @@ def play_examples(policy: Any, rival: Agent, core: MobileCore, seeds: range, lea
         turns = Turns(core, view)
         while turns.left:
             row = np.flatnonzero(turns.acting != NOBODY)
-            obs, mask = turns.observe(), turns.mask()
+            obs, mask = turns.look()
             wanted = _label(core, view, answer, turns.acting)
             follows = row[mask[row, wanted[row]]]
             kept.append((period, follows, obs[follows], mask[follows], wanted[follows]))

@@ -38,13 +38,14 @@ class Scorer(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Logits of observations (B, O)."""
-        x = self.features(obs)
+        return self.score(*self.features(obs))
+
+    def score(self, x: Tensor, here: Tensor) -> Tensor:
+        """Logits of features (B, D, F) of a unit that is ``here`` (B, D)."""
         latent = self.body(x.flatten(0, 1)).view(*x.shape[:2], -1)  # (B, D, width)
         scores = self.head(latent).squeeze(-1)
         if self.levels is None:
             return scores
-        p = split(obs, self.features.n_sites)
-        here = (p.unit_("acts").unsqueeze(-1) * p.at).sum(1)  # (B, D)
         stays = (here.unsqueeze(-1) * latent).sum(1)
         return torch.cat([scores, self.levels(stays)], 1)
 

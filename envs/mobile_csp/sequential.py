@@ -139,7 +139,7 @@ class Turns:
 
     >>> turns = Turns(core, view)  # doctest: +SKIP
     >>> while turns.left:
-    ...     turns.choose(core.decode(policy(turns.observe(), turns.mask())))
+    ...     turns.choose(core.decode(policy(*turns.look())))
     >>> batch.step(turns.chosen)
     """
 
@@ -151,30 +151,27 @@ class Turns:
         self.chosen = Action(np.full(self.state.site.shape, STAY, np.int64), np.full(self.state.site.shape, AUTO))
         self.acting = np.full(size, NOBODY, np.int64)
         self._scratch = scratch(core.n_units, core.n_sites)
-        rows, passes = np.arange(size), np.zeros(size, bool)
-        _begin(self.state, self.shown, self.chosen, self.acting, rows, core.n_periods, passes)
+        for b in range(size):
+            _begin(self.state, self.shown, self.chosen, self.acting, b, core.n_periods)
 
     @property
     def left(self) -> bool:
         """Whether some row still waits for a choice."""
         return bool((self.acting != NOBODY).any())
 
+    def look(self) -> tuple[Float32Array, BoolArray]:
+        """Observations (B, O) and masks (B, L) of the acting units; those of rows without a turn mean nothing."""
+        view, size = self.view, len(self.acting)
+        obs = np.empty((size, len(self.core.labels)), np.float32)
+        mask = np.empty((size, 1, self.core.n_choices), bool)
+        args = (self.shown, self._scratch, self.acting, obs, mask)
+        kernel.observe(self.core.rules, view._tape, view._known, *args)
+        return obs, mask[:, 0]
+
     def choose(self, action: Action) -> None:
         """The choice (B, 1) of each row's acting unit."""
-        _choose(self.view._tape, self.state, self.shown, self.chosen, self.acting, action.site, action.share)
-
-    def observe(self) -> Float32Array:
-        """Observations (B, O); those of rows without a turn mean nothing."""
-        out = np.empty((len(self.acting), len(self.core.labels)), np.float32)
-        kernel.observe(self.core.rules, self.view._tape, self.view._known, self.shown, self.acting, out)
-        return out
-
-    def mask(self) -> BoolArray:
-        """Choices (B, L) of the acting units that can be followed as they are."""
-        out = np.empty((len(self.acting), 1, self.core.n_choices), bool)
-        args = (self.shown, self._scratch, self.acting, out)
-        kernel.mask(self.core.rules, self.view._tape, *args)
-        return out[:, 0]
+        units = (self.state, self.shown, self.chosen, self.acting)
+        _choose_all(self.view._tape.travel, *units, action.site, action.share)
 
 
 @njit(cache=True)
@@ -194,20 +191,49 @@ def _choose(
         for k in range(sums.cost_usd.shape[1]):
             sums.cost_usd[b, k] = 0.0
         sums.curtailed_kwh[b], sums.refused[b], sums.total_usd[b], sums.reward[b] = 0.0, 0, 0.0, 0.0
-        i = acting[b]
-        if i < 0:
-            continue
-        t, here, d = state.stage[b], state.site[b, i], site[b, 0]
-        chosen.site[b, i] = d
-        chosen.share[b, i] = share[b, 0]
-        if d >= 0 and d != here and t < 0:
-            shown.site[b, i] = d
-        elif d >= 0 and d != here and travel[t, b, here, d] < UNREACHABLE:
-            shown.site[b, i] = d
-            shown.arrival[b, i] = t + travel[t, b, here, d]
-        acting[b] = _next_idle(state, b, i + 1)
-        ready[b] = acting[b] < 0
+        ready[b] = _choose_one(travel, state, shown, chosen, acting, b, site, share)
     return ready
+
+
+@njit(cache=True)
+def _choose_all(
+    travel: Any,
+    state: kernel.State,
+    shown: kernel.State,
+    chosen: Action,
+    acting: IntArray,
+    site: IntArray,
+    share: FloatArray,
+) -> None:  # pragma: no cover - compiled
+    for b in range(len(acting)):
+        _choose_one(travel, state, shown, chosen, acting, b, site, share)
+
+
+@njit(cache=True)
+def _choose_one(
+    travel: Any,
+    state: kernel.State,
+    shown: kernel.State,
+    chosen: Action,
+    acting: IntArray,
+    b: int,
+    site: IntArray,
+    share: FloatArray,
+) -> bool:  # pragma: no cover - compiled
+    """Note the choice of row ``b`` and pass the turn on; tells whether all have chosen now."""
+    i = acting[b]
+    if i < 0:
+        return False
+    t, here, d = state.stage[b], state.site[b, i], site[b, 0]
+    chosen.site[b, i] = d
+    chosen.share[b, i] = share[b, 0]
+    if d >= 0 and d != here and t < 0:
+        shown.site[b, i] = d
+    elif d >= 0 and d != here and travel[t, b, here, d] < UNREACHABLE:
+        shown.site[b, i] = d
+        shown.arrival[b, i] = t + travel[t, b, here, d]
+    acting[b] = _next_idle(state, b, i + 1)
+    return acting[b] < 0
 
 
 @njit(cache=True)

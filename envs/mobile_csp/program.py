@@ -127,9 +127,7 @@ class MobileProgram:
         k = np.arange(len(t))
         row, join = np.nonzero(lag.number[t, d][:, None] == number[dark][None])
         each = lag.unit_kw[t, d][row]
-        lp.rows(
-            len(t), [(k, served, 1.0), (row, self.taken[self.joins[dark[join]]], -each)], high=lag.beside_kw[t, d]
-        )
+        lp.rows(len(t), [(k, served, 1.0), (row, self.taken[self.joins[dark[join]]], -each)], high=lag.beside_kw[t, d])
 
     def solve(self, time_limit_s: float = 120.0, gap: float = 1e-3, start: Plan | None = None) -> Optimum:
         """Solve to the relative ``gap``; ``start``: a plan to begin with."""

@@ -93,9 +93,7 @@ def fill_tables(p: Any, joint: Any, tables: Any, i: int, first: int, noise: Any)
 
 
 @njit(cache=True)
-def _island(
-    p: Any, tables: Any, t: int, first: int, offer: Any, done: Any, weight: float
-) -> None:  # pragma: no cover
+def _island(p: Any, tables: Any, t: int, first: int, offer: Any, done: Any, weight: float) -> None:  # pragma: no cover
     """What one more unit earns in an island beside PV and the others' offers."""
     island, supply, size = p.world.island[t, first], 0.0, p.grid.step_discharge_kwh
     gain = tables.gain_usd[t, first]

@@ -67,7 +67,9 @@ def simulate(
         offered_kw=site_room[4],
     )
     batch = World(*(x[None] for x in world))
-    _play(rules(fleet, sites, tariff), batch, _NO_KNOWN, state, out, scratch, site, share, _ON, _NO_OBS, _NO_MASK, replay)
+    _play(
+        rules(fleet, sites, tariff), batch, _NO_KNOWN, state, out, scratch, site, share, _ON, _NO_OBS, _NO_MASK, replay
+    )
     return replay
 
 

@@ -20,7 +20,6 @@ from qevgrid.envs.mobile_csp.respond import Joint, Problem, start_of
 from qevgrid.envs.mobile_csp.routes import (
     NOWHERE,
     Route,
-    Tables,
     empty_tables,
     empty_values,
     levels,

@@ -117,7 +117,7 @@ class MobileProgram:
 
     def _needs(self) -> None:
         """Balance of islands, and presence cuts."""
-        p, lag, lp = self.problem, self.limits, self.lp
+        lag, lp = self.limits, self.lp
         t, d = np.nonzero((lag.number >= 0) & (lag.need_kw > 0))
         served = lp.variables(len(t), self.rates.served_usd[d], 0.0, lag.need_kw[t, d])
         number = lag.number[self.arcs.period[self.joins], self.arcs.site[self.joins]]

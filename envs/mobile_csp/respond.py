@@ -6,8 +6,8 @@ import numpy as np
 from numba import njit
 
 from qevgrid.envs.mobile_csp.arrays import SUPPLIED, Fleet, Sites, Tariff, Units, World
-from qevgrid.envs.mobile_csp.routes import NOWHERE, Levels, Route, Tables, trace, value_states
-from qevgrid.envs.types import FloatArray, IntArray
+from qevgrid.envs.mobile_csp.routes import NOWHERE, Levels, Route, trace, value_states
+from qevgrid.envs.types import IntArray
 
 
 class Joint(NamedTuple):

@@ -166,7 +166,7 @@ def trace(
     world: Any, grid: Any, tariff: Any, tables: Any, value: Any, start: int, site: int, level: int, route: Any
 ) -> None:  # pragma: no cover
     """Follow the best choices from a connected unit at ``start``; periods before it are left alone."""
-    n_periods, n_sites = world.need_kw.shape
+    n_periods = len(world.need_kw)
     t, d, e = start, site, level
     while t < n_periods:
         k, to = _choose(world, t, d, e, grid, tariff, tables, value)

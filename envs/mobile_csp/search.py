@@ -163,7 +163,7 @@ def improve(plan: Plan, rng: np.random.Generator, iterations: int = 300, seconds
 
 def _changed(planner: Planner, joint: Joint, rng: np.random.Generator) -> Joint:
     """Routes of a few units left out and planned anew, first at perturbed prices, then at the true ones."""
-    n_units, n_periods = joint.stay.shape
+    n_units = len(joint.stay)
     who = rng.permutation(n_units)[: rng.integers(1, min(3, n_units) + 1)]
     result = copy(joint)
     result.stay[who], result.level[who] = NOWHERE, 0

@@ -41,5 +41,8 @@ class MaskedPPOConfig(CircuitKeys, RoundKeys):
         str | None, Field(description="rival whose example gives the first weights; null: from noise")
     ] = "rolling"
     warm_storms: Annotated[int, Field(ge=2, description="storms of that example")] = 128
-    warm_epochs: Annotated[int, Field(ge=1)] = 10
-    warm_lr: Annotated[float, Field(gt=0, le=1, description="learning rate of that imitation")] = 2e-3
+    warm_rounds: Annotated[
+        int, Field(ge=1, description="parts of them; the rival plays the first, the learner the others")
+    ] = 4
+    warm_epochs: Annotated[int, Field(ge=1, description="passes over all examples so far after each part")] = 10
+    warm_lr: Annotated[float, Field(gt=0, le=1, description="learning rate of that imitation")] = 4e-3

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.logger import Logger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import qevgrid  # noqa: F401 - registers the environments
 from qevgrid.agents import build_learner, load_learned, make_rival
@@ -25,6 +26,7 @@ from qevgrid.envs.mobile_csp.kernel import N_GLOBAL, N_SITE, N_UNIT
 from qevgrid.envs.mobile_csp.params import BASE_SITES, MobileCSPParams
 from qevgrid.envs.mobile_csp.sequential import SequentialCore, Turns
 from qevgrid.envs.problem import problem_by_id
+from qevgrid.runner.log import read_scalars
 from qevgrid.runner.loop import train
 from qevgrid.runner.rollout import play
 from runs import rows_of, tiny_config
@@ -296,6 +298,20 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(body: str, tmp_path: Path) -> 
     again.learn(288, lambda _: None)
     pairs = zip(learner.model.policy.state_dict().items(), again.model.policy.state_dict().items(), strict=True)  # type: ignore[attr-defined]
     assert all((a == b).all() for (_, a), (_, b) in pairs)
+
+
+def test_a_circuits_run_shows_itself_in_tensorboard(tmp_path: Path) -> None:
+    run = train(
+        tiny_config(agent={"body": "circuit", "warm_start": None}, kind="masked_ppo", ruler=False), tmp_path / "run"
+    )
+    events = EventAccumulator(str(run.path))
+    events.Reload()
+    assert {"vqc/circuit", "pictures/storm", "pictures/learning"} <= set(events.Tags()["images"])
+    scalars = read_scalars(run.path)
+    tags = {"vqc/parameters", "vqc/actor_circuits", "vqc/angle_gradient_norm/layer1", "vqc/circuits_a_storm"}
+    assert tags | {"eval/cost_usd", "cost/unserved_usd", "kpi/unserved_kwh", "rollout/ep_rew_mean"} <= set(scalars)
+    # 3 qubits x 3 layers: as many scales x 3 uploads, biases and angles; a head on 3 numbers
+    assert scalars["vqc/parameters"][1].tolist() == [9 * 3 + 9 + 9 + 4] * 2
 
 
 # --- what does not fit -----------------------------------------------------------------------------

@@ -85,9 +85,11 @@ class LinearProgram:
         gap: float = 1e-4,
         gap_abs: float = 1e-6,
         zero: IntArray | None = None,
+        start: tuple[IntArray, FloatArray] | None = None,
     ) -> Solution:
         """Solve with HiGHS on one thread, the columns ``zero`` held at 0.
 
+        ``start``: columns and their values in a solution to begin with; the others are found.
         ``relax`` drops integrality. Raises ``UserError`` when no solution was found in time.
         """
         import highspy
@@ -105,6 +107,9 @@ class LinearProgram:
             solver.setOptionValue(name, value)
         columns, rows = self._present(relax)
         solver.passModel(self._model(columns, rows, relax, zero))
+        if start is not None:
+            place = np.searchsorted(columns, start[0])
+            solver.setSolution(len(place), place.astype(np.int32), np.asarray(start[1], float))
         solver.run()
         info, status = solver.getInfo(), solver.modelStatusToString(solver.getModelStatus())
         if info.primal_solution_status != 2:

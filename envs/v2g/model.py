@@ -6,12 +6,12 @@ Powers in kW at the grid side of the charger, energies in kWh in the battery. Nu
 brackets are the equations of the review.
 """
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 from numba.extending import register_jitable
 
+from qevgrid.envs.affine import coefficients as coefficients
 from qevgrid.envs.types import FloatArray
 from qevgrid.envs.v2g.params import CostParams
 
@@ -115,10 +115,3 @@ def network_row(load_coef: Any, load_kw: Any, ev_coef: Any, ev_kw: Any, pv_coef:
 def sell_usd_kwh(buy_usd_kwh: FloatArray, sell_ratio: float) -> FloatArray:
     """Sell price: below the buy price by a share of its size, also where prices are negative."""
     return buy_usd_kwh - (1.0 - sell_ratio) * np.abs(buy_usd_kwh)
-
-
-def coefficients(function: Callable[..., Any], *names: str, **fixed: Any) -> tuple[Any, ...]:
-    """Coefficient of each named argument of a function that is affine in them."""
-    zero = dict.fromkeys(names, 0.0)
-    base = function(**zero, **fixed)
-    return tuple(function(**{**zero, name: 1.0}, **fixed) - base for name in names)

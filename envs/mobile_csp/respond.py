@@ -1,0 +1,140 @@
+"""Best responses: what the others leave of the needs, slots and charging limits, and the best route in that."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from qevgrid.envs.mobile_csp.arrays import SUPPLIED, Fleet, Sites, Tariff, Units, World
+from qevgrid.envs.mobile_csp.routes import NOWHERE, Levels, Route, trace, value_states
+from qevgrid.envs.types import IntArray
+
+
+class Joint(NamedTuple):
+    """Routes of all units, as in ``Route``; written in place."""
+
+    stay: IntArray  # (M, T)
+    target: IntArray  # (M, T)
+    level: IntArray  # (M, T)
+
+
+class Start(NamedTuple):
+    """Where each route begins."""
+
+    period: IntArray  # (M,) first period in which the unit can choose
+    site: IntArray  # (M,)
+    level: IntArray  # (M,)
+
+
+class Problem(NamedTuple):
+    """All that does not change while a plan is sought."""
+
+    world: World  # a single episode
+    units: Units  # (1, M) as they are at ``stage``
+    stage: int
+    grid: Levels
+    fleet: Fleet
+    sites: Sites
+    order: IntArray  # (D,) sites, the dearest first
+    tariff: Tariff
+    start: Start
+
+
+def start_of(units: Units, stage: int, fleet: Fleet, grid: Levels, *, optimistic: bool = False) -> Start:
+    """Starts of units (1, M); energies rounded down to levels, or up."""
+    steps = (units.energy_kwh[0] - fleet.floor_kwh) / grid.step_kwh
+    level = np.ceil(steps - 1e-6) if optimistic else np.floor(steps + 1e-6)
+    clipped = np.clip(level, 0, grid.count).astype(np.int64)
+    return Start(np.maximum(units.arrival[0], stage).astype(np.int64), units.site[0].astype(np.int64), clipped)
+
+
+def at_rest(problem: Problem) -> Joint:
+    """Everybody absent: nobody serves, nobody takes a slot."""
+    shape = (len(problem.start.site), len(problem.world.need_kw))
+    target = np.repeat(problem.start.site[:, None], shape[1], 1)
+    return Joint(np.full(shape, NOWHERE), target, np.zeros(shape, np.int64))
+
+
+@njit(cache=True)
+def respond(p: Any, joint: Any, tables: Any, value: Any, i: int, noise: Any) -> None:  # pragma: no cover
+    """Replace unit ``i``'s route by the best against the others; ``noise`` (T, D) multiplies what serving earns."""
+    joint.stay[i, :] = NOWHERE
+    joint.level[i, :] = 0
+    joint.target[i, :] = p.start.site[i]
+    if p.start.period[i] >= len(p.world.need_kw):
+        return
+    fill_tables(p, joint, tables, i, p.start.period[i], noise)
+    value_states(p.world, p.start.period[i], p.grid, p.tariff, tables, value)
+    route = Route(joint.stay[i], joint.target[i], joint.level[i])
+    trace(p.world, p.grid, p.tariff, tables, value, p.start.period[i], p.start.site[i], p.start.level[i], route)
+
+
+@njit(cache=True)
+def fill_tables(p: Any, joint: Any, tables: Any, i: int, first: int, noise: Any) -> None:  # pragma: no cover
+    """The tables of unit ``i`` while the others do as ``joint`` says."""
+    n_periods, n_sites = p.world.need_kw.shape
+    offer, drawn, taken = np.zeros(n_sites), np.zeros(n_sites), np.zeros(n_sites, np.int64)
+    done = np.zeros(n_sites, np.bool_)
+    for t in range(first, n_periods):
+        offer[:] = p.world.pv_kw[t] * p.tariff.dt_h
+        drawn[:], taken[:], done[:] = 0.0, 0, False
+        for j in range(len(joint.stay)):
+            d = joint.stay[j, t]
+            if j != i and d != NOWHERE:
+                taken[d] += joint.level[j, t] != 0
+                drawn[d] += max(joint.level[j, t], 0) * p.grid.step_charge_kwh
+                offer[d] += max(-joint.level[j, t], 0) * p.grid.step_discharge_kwh
+        for d in range(n_sites):
+            tables.place_usd[t, d] = np.inf if taken[d] >= p.sites.slots[d] else 0.0
+            left = max(p.world.charge_limit_kw[t, d] * p.tariff.dt_h - drawn[d], 0.0)
+            tables.charge[t, d] = min(int(left / p.grid.step_charge_kwh + 1e-6), p.grid.charge)
+            if p.world.island[t, d] != SUPPLIED and not done[d]:
+                _island(p, tables, t, d, offer, done, noise[t, d])
+
+
+@njit(cache=True)
+def _island(p: Any, tables: Any, t: int, first: int, offer: Any, done: Any, weight: float) -> None:  # pragma: no cover
+    """What one more unit earns in an island beside PV and the others' offers."""
+    island, supply, size = p.world.island[t, first], 0.0, p.grid.step_discharge_kwh
+    gain = tables.gain_usd[t, first]
+    for d in range(len(offer)):
+        if p.world.island[t, d] == island:
+            done[d] = True
+            supply += offer[d]
+    k, usd, gain[0] = 0, 0.0, 0.0
+    room = size
+    for d in p.order:
+        if p.world.island[t, d] != island:
+            continue
+        need = p.world.need_kw[t, d] * p.tariff.dt_h
+        need, supply = max(need - supply, 0.0), max(supply - need, 0.0)
+        while need > 1e-9 and k < p.grid.discharge:
+            part = min(need, room)
+            usd += part * p.sites.voll_usd_kwh[d] * weight
+            need -= part
+            room -= part
+            if room <= 1e-9:
+                k, room = k + 1, size
+                gain[k] = usd
+    if k < p.grid.discharge and room < size - 1e-6:
+        k += 1
+        gain[k] = usd
+    for d in range(len(offer)):
+        if p.world.island[t, d] == island:
+            tables.useful[t, d] = k
+            if d != first:
+                tables.gain_usd[t, d, : k + 1] = gain[: k + 1]
+
+
+@njit(cache=True)
+def sweep(p: Any, joint: Any, tables: Any, value: Any, who: Any, rounds: int, noise: Any) -> None:  # pragma: no cover
+    """Best responses of the units ``who`` one after another, until none changes or ``rounds`` are over."""
+    before = np.zeros((2, joint.stay.shape[1]), np.int64)
+    for _ in range(rounds):
+        changed = False
+        for i in who:
+            before[0], before[1] = joint.target[i], joint.level[i]
+            respond(p, joint, tables, value, i, noise)
+            changed |= bool(np.any(before[0] != joint.target[i]) or np.any(before[1] != joint.level[i]))
+        if not changed:
+            return

@@ -1,0 +1,75 @@
+"""What the programs share: prices read off the model, and the rows that couple the units."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from qevgrid.envs.affine import coefficients
+from qevgrid.envs.mobile_csp import model
+from qevgrid.envs.mobile_csp.arrays import SUPPLIED
+from qevgrid.envs.mobile_csp.respond import Problem
+from qevgrid.envs.types import FloatArray, IntArray
+
+
+class Rates(NamedTuple):
+    """USD and kWh for each kW and period, read off the model."""
+
+    charged_kwh: float  # in the battery
+    discharged_kwh: float  # out of the battery
+    charge_usd: float
+    discharge_usd: float
+    terminal_usd_kwh: float
+    served_usd: FloatArray  # (D,)
+
+
+def rates(p: Problem) -> Rates:
+    """Coefficients of ``model`` for this problem."""
+    fleet, tariff = p.fleet, p.tariff
+    fixed = {"dt_h": tariff.dt_h, "eta_charge": fleet.eta_charge, "eta_discharge": fleet.eta_discharge}
+    up, down = coefficients(model.energy_next_kwh, "charge_kw", "discharge_kw", energy_kwh=0.0, **fixed)
+    worn = coefficients(model.wear_usd, "charge_kw", "discharge_kw", wear_usd_kwh=tariff.wear_usd_kwh, dt_h=tariff.dt_h)
+    (bought,) = coefficients(model.energy_usd, "power_kw", price_usd_kwh=tariff.energy_usd_kwh, dt_h=tariff.dt_h)
+    (left,) = coefficients(model.terminal_usd, "energy_kwh", floor_kwh=0.0, terminal_usd_kwh=tariff.terminal_usd_kwh)
+    (saved,) = coefficients(
+        model.unserved_usd, "served_kw", need_kw=0.0, voll_usd_kwh=p.sites.voll_usd_kwh, dt_h=tariff.dt_h
+    )
+    return Rates(up, -down, worn[0] + bought, worn[1], left, saved)
+
+
+def idle_usd(p: Problem) -> float:
+    """Cost from the present on that no unit can change, if all need stays unserved."""
+    need, fuel = p.world.need_kw[p.stage :], p.world.generator_kw[p.stage :]
+    lost = model.unserved_usd(need, 0.0, p.sites.voll_usd_kwh, p.tariff.dt_h)
+    return float(lost.sum() + model.energy_usd(fuel, p.tariff.generator_usd_kwh, p.tariff.dt_h).sum())
+
+
+def island_numbers(p: Problem) -> IntArray:
+    """(T, D): a number of its own for each island of each period, -1 with supply or before the present."""
+    n_periods, n_sites = p.world.island.shape
+    dark = (p.world.island != SUPPLIED) & (np.arange(n_periods)[:, None] >= p.stage)
+    key = np.arange(n_periods)[:, None] * n_sites + p.world.island
+    number = np.full((n_periods, n_sites), -1)
+    number[dark] = np.unique(key[dark], return_inverse=True)[1]
+    return number
+
+
+class Limits(NamedTuple):
+    """Right-hand sides of the rows that couple units."""
+
+    number: IntArray  # (T, D) island, -1 with supply
+    need_kw: FloatArray  # (T, D)
+    pv_kw: FloatArray  # (G,)
+    beside_kw: FloatArray  # (T, D) a
+    unit_kw: FloatArray  # (T, D) what each unit adds
+    most_kw: FloatArray  # (G,) that all units together can be of use for
+
+
+def limits(p: Problem) -> Limits:
+    """The rows of one problem."""
+    number = island_numbers(p)
+    inside = number >= 0
+    size = int(number.max()) + 1
+    need = np.where(inside, p.world.need_kw, 0.0)
+    pv, total = (np.bincount(number[inside], weights=x[inside], minlength=size) for x in (p.world.pv_kw, need))
+    beside = np.where(inside, np.minimum(pv[number] if size else 0.0, need), 0.0)
+    return Limits(number, need, pv, beside, np.minimum(need - beside, p.fleet.power_kw), np.maximum(total - pv, 0.0))

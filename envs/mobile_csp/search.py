@@ -1,0 +1,190 @@
+"""Joint plans of all units: one route after another, best responses, and large-neighbourhood search.
+
+What is served is a concave function of what the units bring, so routes planned one after another, each for
+what the others leave, are a greedy choice with a known quality; best responses and re-planning a few units at
+perturbed prices improve it. A plan's cost is always that of playing it in the step kernel.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from qevgrid.envs.errors import UserError
+from qevgrid.envs.mobile_csp import model
+from qevgrid.envs.mobile_csp.arrays import AUTO, Action, Fleet, Sites, Tariff, Units, World
+from qevgrid.envs.mobile_csp.respond import Joint, Problem, at_rest, start_of, sweep
+from qevgrid.envs.mobile_csp.routes import NOWHERE, empty_tables, empty_values, levels
+from qevgrid.envs.mobile_csp.simulate import episode, simulate, voll_order
+from qevgrid.envs.types import FloatArray, IntArray
+
+NOISE = 0.35
+"""Spread of the log prices at which units are planned anew."""
+COOL = 0.02
+"""Share of the cost by which a plan may be worse at first and still be the next to change."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all units do from ``stage`` to the end, and what that costs in the step kernel."""
+
+    problem: Problem
+    joint: Joint
+    site: IntArray  # (T, M)
+    share: FloatArray  # (T, M)
+    cost_usd: float
+    terms_usd: FloatArray  # (6,)
+
+    @property
+    def auto_usd(self) -> float:
+        """Cost of the same routes where each site decides the powers of who is there."""
+        return play(self.problem, self.joint, self.site, np.full(self.share.shape, AUTO)).cost_usd
+
+    def action(self, stage: int, *, auto: bool = False) -> Action:
+        """Rows (1, M) for one period."""
+        share = np.full((1, self.share.shape[1]), AUTO) if auto else self.share[stage][None]
+        return Action(self.site[stage][None], share)
+
+
+def make_problem(
+    world: World,
+    units: Units,
+    stage: int,
+    fleet: Fleet,
+    sites: Sites,
+    tariff: Tariff,
+    count: int | None = None,
+) -> Problem:
+    """The problem of the one episode that ``world`` (1, T, ...) and ``units`` (1, M) hold.
+
+    ``count``: energy levels, by default as many as lose least by rounding.
+    """
+    if len(world.need_kw) != 1 or len(units.site) != 1:
+        raise UserError(f"a plan is for one episode, not {len(world.need_kw)}; pass rows b:b+1 of World and Units")
+    n_periods = world.need_kw.shape[1]
+    if not 0 <= stage < n_periods:
+        raise UserError(f"stage={stage}: a plan begins in one of the periods 0 to {n_periods - 1}")
+    grid = levels(fleet, tariff, count=count)
+    start = start_of(units, stage, fleet, grid)
+    return Problem(episode(world), units, stage, grid, fleet, sites, voll_order(sites), tariff, start)
+
+
+class Planner:
+    """Room to plan in, reused by all plans of one problem."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        shape = problem.world.need_kw.shape
+        self.tables = empty_tables(*shape, problem.grid)
+        self.value = empty_values(*shape, problem.grid)
+        self.even = np.ones(shape)
+
+    def respond(self, joint: Joint, who: IntArray, rounds: int, noise: FloatArray | None = None) -> None:
+        """Best responses of ``who`` in place; ``noise`` (T, D) multiplies what serving earns."""
+        sweep(self.problem, joint, self.tables, self.value, who, rounds, self.even if noise is None else noise)
+
+    def judge(self, joint: Joint) -> Plan:
+        """Play routes in the step kernel."""
+        return play(self.problem, joint, *actions(self.problem, joint))
+
+
+def play(problem: Problem, joint: Joint, site: IntArray, share: FloatArray) -> Plan:
+    """Play actions (T, M) in the step kernel."""
+    p = problem
+    share = stand_in(p, joint, share)
+    replay = simulate(p.world, p.units, p.stage, p.fleet, p.sites, p.tariff, site, share)
+    return Plan(p, copy(joint), site, share, float(replay.cost_usd.sum()), replay.cost_usd)
+
+
+def stand_in(problem: Problem, joint: Joint, share: FloatArray) -> FloatArray:
+    """Shares (T, M) in which all units at an overfull site are told the same.
+
+    Routes leave units at rest out of the count of slots, but the kernel connects those with most energy: whoever
+    that is does the work.
+    """
+    here = joint.stay.T[:, :, None] == np.arange(len(problem.sites.slots))  # (T, M, D)
+    periods, sites = np.nonzero(here.sum(1) > problem.sites.slots)
+    share = share.copy()
+    for t, d in zip(periods, sites, strict=True):
+        mine = share[t, here[t, :, d]]
+        share[t, here[t, :, d]] = mine[np.argmax(np.abs(mine))]
+    return share
+
+
+def plan(world: World, units: Units, stage: int, fleet: Fleet, sites: Sites, tariff: Tariff, sweeps: int = 4) -> Plan:
+    """Routes one after another, then best responses, ``sweeps`` rounds in all.
+
+    ``world`` (1, T, ...) and ``units`` (1, M) are rows of one episode; periods before ``stage`` are not read.
+    """
+    planner = Planner(make_problem(world, units, stage, fleet, sites, tariff))
+    return first_plan(planner, sweeps)
+
+
+def first_plan(planner: Planner, sweeps: int) -> Plan:
+    """Sequential plan and best responses."""
+    joint = at_rest(planner.problem)
+    planner.respond(joint, np.arange(len(joint.stay)), sweeps)
+    return planner.judge(joint)
+
+
+def place(planner: Planner, whole_travel: IntArray) -> None:
+    """Before the storm: put each unit, one after another, where its best route begins. Overwrites the starts.
+
+    ``whole_travel`` (D, D): periods of the trip there, which are paid for.
+    """
+    p, joint = planner.problem, at_rest(planner.problem)
+    for i in range(len(joint.stay)):
+        planner.respond(joint, np.array([i]), 1)
+        trip = whole_travel[p.start.site[i]].astype(float)
+        worth = planner.value[p.start.period[i], :, p.start.level[i]]
+        net = worth - model.transport_usd(trip, p.tariff.transport_usd_h, p.tariff.dt_h)
+        p.start.site[i] = p.units.site[0, i] = int(np.argmax(net))
+        planner.respond(joint, np.array([i]), 1)
+
+
+def improve(plan: Plan, rng: np.random.Generator, iterations: int = 300, seconds: float | None = None) -> Plan:
+    """Large-neighbourhood search: plan one to three units anew at perturbed prices, keep what is cheaper.
+
+    Ends after ``iterations``, or before if ``seconds`` are over (then it is not the same on every machine).
+    """
+    planner, best, current = Planner(plan.problem), plan, plan
+    end = time.perf_counter() + (np.inf if seconds is None else seconds)
+    for k in range(iterations):
+        if time.perf_counter() > end:
+            break
+        trial = planner.judge(_changed(planner, current.joint, rng))
+        bar = COOL * (1 - k / iterations) ** 2 * rng.exponential() * abs(best.cost_usd)
+        if trial.cost_usd < current.cost_usd + bar:
+            current = trial
+        if trial.cost_usd < best.cost_usd:
+            best = trial
+    return best
+
+
+def _changed(planner: Planner, joint: Joint, rng: np.random.Generator) -> Joint:
+    """Routes of a few units left out and planned anew, first at perturbed prices, then at the true ones."""
+    n_units = len(joint.stay)
+    who = rng.permutation(n_units)[: rng.integers(1, min(3, n_units) + 1)]
+    result = copy(joint)
+    result.stay[who], result.level[who] = NOWHERE, 0
+    spread = NOISE * np.exp(rng.uniform(-1, 1))
+    sites = np.exp(spread * rng.standard_normal((1, planner.even.shape[1])))
+    periods = np.exp(spread * rng.standard_normal(planner.even.shape))
+    planner.respond(result, who, 1, sites * periods)
+    planner.respond(result, rng.permutation(n_units) if rng.random() < 0.5 else who, 2)
+    return result
+
+
+def copy(joint: Joint) -> Joint:
+    """The same routes in arrays of their own."""
+    return Joint(*(x.copy() for x in joint))
+
+
+def actions(problem: Problem, joint: Joint) -> tuple[IntArray, FloatArray]:
+    """Sites (T, M) and shares (T, M) of routes. Full levels ask for full power: the site gives what there is."""
+    grid, most = problem.grid, problem.fleet.power_kw * problem.tariff.dt_h
+    level = joint.level.T
+    up, down = level * grid.step_charge_kwh / most, -level * grid.step_discharge_kwh / most
+    share = np.where(level > 0, -np.minimum(up, 1.0), np.minimum(down, 1.0))
+    share = np.where(level >= grid.charge, -1.0, np.where(level <= -grid.discharge, 1.0, share))
+    return np.ascontiguousarray(joint.target.T), np.ascontiguousarray(np.where(joint.stay.T == NOWHERE, 0.0, share))

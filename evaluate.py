@@ -5,16 +5,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 try:
-    from qevgrid.agents import LEARNERS, RIVALS
+    from qevgrid.agents import LEARNERS, RIVALS, Rivals
     from qevgrid.runner.cli import Parser, add_names, parse_args, run_cli, split_names
 except ModuleNotFoundError as missing:
     if missing.name != "qevgrid":
         raise
     sys.exit("qevgrid is not installed here; run: pip install -c constraints.txt -e .")
 
+
+def _rivals_text(problem_id: str, rivals: Rivals) -> str:
+    where = f" in {problem_id}" if len(RIVALS) > 1 else ""
+    ruler = f"({rivals.naive} is the score's 0, {rivals.best} with perfect foresight its 1)"
+    return f"rivals{where}: {' '.join(rivals.paths)}\n        {ruler}"
+
+
+_RIVALS_TEXT = "\n".join(_rivals_text(name, rivals) for name, rivals in RIVALS.items())
 EXAMPLES = f"""
-rivals: {" ".join(RIVALS)}
-        (idle is the score's 0, optimum with perfect foresight its 1)
+{_RIVALS_TEXT}
 learned agents: run folders of train.py ({" ".join(LEARNERS)})
 
 examples:
@@ -52,11 +59,12 @@ def _run(argv: Sequence[str] | None) -> int:
 
     names, overrides = split_names(args.names)
     config = load_config(RunConfig, args.config, overrides)
+    from qevgrid.envs.problem import problem_of
     from qevgrid.runner.evaluation import Request, evaluate, terminal_table
 
     request = Request(names, config, args.episodes, args.seed, args.out, args.overwrite, not args.no_ruler, args.jobs)
     rows = evaluate(request)
-    print(terminal_table(rows))
+    print(terminal_table(rows, problem_of(config.env)))
     print(f"\nwritten to {args.out}: table.csv episodes.csv evaluation.json")
     for picture in sorted(args.out.glob("*.png")):
         print(f"  {picture}")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 try:
-    from qevgrid.agents import LEARNERS
+    from qevgrid.agents import LEARNERS, RIVALS
     from qevgrid.runner.cli import Parser, add_overrides, describe, parse_args, run_cli
 except ModuleNotFoundError as missing:
     if missing.name != "qevgrid":
@@ -59,9 +59,8 @@ def _run(argv: Sequence[str] | None) -> int:
 
     folder = train(config, out, resume=args.resume, arguments=list(argv if argv is not None else sys.argv[1:]))
     print(f"trained: {folder.path}  (tensorboard --logdir {folder.path.parent})")
-    print(
-        f"next: python evaluate.py {folder.path} idle tou rolling_reserve optimum --config {args.config} --episodes 20 --seed 1000"
-    )
+    rivals = " ".join(RIVALS[config.env.id].to_beat)
+    print(f"next: python evaluate.py {folder.path} {rivals} --config {args.config} --episodes 20 --seed 1000")
     return 0
 
 

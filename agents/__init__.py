@@ -1,28 +1,66 @@
 """What decides. Rivals are known by name, learned agents by their run folder; all are loaded lazily."""
 
 import difflib
-import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qevgrid.agents.base import Agent
 from qevgrid.envs.errors import UserError
+from qevgrid.envs.problem import DEFAULT_ID, load_object
 
 if TYPE_CHECKING:
     from qevgrid.agents.learner import Learner
 
+__all__ = [
+    "LEARNERS", "RIVALS", "Rivals", "build_learner", "check_fits", "is_rival", "load_learned", "load_object", "make_rival",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Who needs no training in one problem, and the part that each plays in a comparison."""
+
+    paths: dict[str, str]
+    """"module:name" of what makes each, by name. One of a learned kind's name takes its settings."""
+    naive: str
+    """The ruler's 0."""
+    best: str
+    """The ruler's 1."""
+    beside_training: tuple[str, ...]
+    """Lines beside a learner's curve."""
+    off_scale: tuple[str, ...]
+    """Those that would squeeze a picture of learning curves."""
+    to_beat: tuple[str, ...]
+    """Whom ``train.py`` proposes to compare with."""
+
+    @property
+    def ruler(self) -> tuple[str, str]:
+        """Those whose costs make a score of a cost."""
+        return self.naive, self.best
+
+
 RIVALS = {
-    "idle": "qevgrid.agents.heuristics:Idle",
-    "cheap": "qevgrid.agents.heuristics:Cheap",
-    "llf": "qevgrid.agents.heuristics:LeastLaxityFirst",
-    "tou": "qevgrid.agents.heuristics:TimeOfUse",
-    "serve": "qevgrid.agents.heuristics:ChargeAndServe",
-    "rolling": "qevgrid.agents.rolling:Rolling",
-    "rolling_reserve": "qevgrid.agents.rolling:rolling_reserve",
-    "optimum": "qevgrid.agents.optimum:Optimum",
-    "hybrid": "qevgrid.agents.hybrid.agent:shipped",
+    "qevgrid/V2G-v0": Rivals(
+        paths={
+            "idle": "qevgrid.agents.heuristics:Idle",
+            "cheap": "qevgrid.agents.heuristics:Cheap",
+            "llf": "qevgrid.agents.heuristics:LeastLaxityFirst",
+            "tou": "qevgrid.agents.heuristics:TimeOfUse",
+            "serve": "qevgrid.agents.heuristics:ChargeAndServe",
+            "rolling": "qevgrid.agents.rolling:Rolling",
+            "rolling_reserve": "qevgrid.agents.rolling:rolling_reserve",
+            "optimum": "qevgrid.agents.optimum:Optimum",
+            "hybrid": "qevgrid.agents.hybrid.agent:shipped",
+        },
+        naive="idle",
+        best="optimum",
+        beside_training=("idle", "serve", "tou", "optimum"),
+        off_scale=("idle", "cheap", "llf"),
+        to_beat=("idle", "tou", "rolling_reserve", "optimum"),
+    )
 }
-"""Rivals by name: idle is the ruler's 0, optimum its 1. One of a learned kind's name takes its settings."""
+"""Rivals by the id of their problem."""
 
 LEARNERS = {
     "ppo": "qevgrid.agents.ppo:PPOAgent",
@@ -31,37 +69,46 @@ LEARNERS = {
 }
 """Learned agents by the ``kind`` of their configuration; `Learner` says what stands beside each in its module."""
 
-
-def load_object(path: str) -> Any:
-    """The object that a "module:name" string stands for."""
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+LEARNS = {"ppo": ("qevgrid/V2G-v0",), "hybrid": ("qevgrid/V2G-v0",), "vqc": ("qevgrid/V2G-v0",)}
+"""Ids of the problems that each kind can learn."""
 
 
-def make_rival(name: str, settings: Any = None) -> Agent:
-    """A rival by name; an unknown one is a ``UserError`` that names the nearest.
+def make_rival(name: str, settings: Any = None, problem_id: str = DEFAULT_ID) -> Agent:
+    """A problem's rival by name; an unknown one is a ``UserError`` that names the nearest.
 
     ``settings`` (an agent section) are for the rival of their kind and nobody else.
     """
-    if name not in RIVALS:
-        near = difflib.get_close_matches(name, RIVALS, n=1)
+    paths = RIVALS[problem_id].paths
+    if name not in paths:
+        near = difflib.get_close_matches(name, paths, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"{name!r} is neither a rival nor a run folder; {hint}rivals: {', '.join(RIVALS)}")
-    make = load_object(RIVALS[name])
+        raise UserError(f"{name!r} is neither a rival nor a run folder; {hint}rivals: {', '.join(paths)}")
+    make = load_object(paths[name])
     return make(settings) if settings is not None and settings.kind == name else make()
 
 
+def check_fits(kind: str, problem_id: str) -> None:
+    """``UserError`` unless agents of that kind can learn that problem."""
+    if problem_id in LEARNS[kind]:
+        return
+    kinds = [other for other, problems in LEARNS.items() if problem_id in problems]
+    remedy = f"choose agent.kind={' or '.join(kinds)}" if kinds else "nobody learns it yet; evaluate its rivals"
+    raise UserError(f"agent.kind={kind}: cannot act in env.id={problem_id}; {remedy}")
+
+
 def build_learner(config: Any, params: Any, seed: int) -> "Learner":
-    """A fresh learner of the kind of ``config``."""
+    """A fresh learner of the kind of ``config``; ``UserError`` where it does not fit the problem."""
+    check_fits(config.kind, params.id)
     module = LEARNERS[config.kind].partition(":")[0]
     return load_object(f"{module}:build")(config, params, seed)
 
 
 def load_learned(path: Path, name: str, core: Any, config: Any) -> Agent:
-    """The agent of ``config``'s kind that was saved at ``path``."""
+    """The agent of ``config``'s kind that was saved at ``path``; ``UserError`` where it does not fit ``core``."""
+    check_fits(config.kind, core.params.id)
     return load_object(LEARNERS[config.kind]).load(path, name, core, config)
 
 
-def is_rival(name: str) -> bool:
-    """Whether ``name`` is a rival's; a folder of that name in the way does not count."""
-    return name in RIVALS or not Path(name).exists()
+def is_rival(name: str, problem_id: str = DEFAULT_ID) -> bool:
+    """Whether ``name`` is a rival's in that problem; a folder of that name in the way does not count."""
+    return name in RIVALS[problem_id].paths or not Path(name).exists()

@@ -24,8 +24,8 @@ class Agent(ABC):
         """Called once when the B episodes start."""
 
     @abstractmethod
-    def act(self, obs: Float32Array, info: dict[str, Any]) -> FloatArray:
-        """Action (B, N) in [-1, 1] for observations (B, O)."""
+    def act(self, obs: Float32Array, info: dict[str, Any]) -> Any:
+        """What ``Batch.step`` of the problem takes, for observations (B, O); in V2G (B, N) in [-1, 1]."""
 
     def report(self) -> dict[str, FloatArray]:
         """What the agent found out about itself, one value an episode (B,), e.g. a solver's bound."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qevgrid.agents.base import Agent
-from qevgrid.envs.v2g.core import V2GCore
+from qevgrid.envs.types import Core
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import Logger
@@ -46,7 +46,7 @@ class Learner(ABC):
         """Run rounds until ``steps`` reaches ``total_steps``, with ``hook(self)`` before each, when all is at rest."""
 
     @abstractmethod
-    def agent(self, name: str, core: V2GCore) -> Agent:
+    def agent(self, name: str, core: Core) -> Agent:
         """What has been learned so far, to be validated; valid until the next round."""
 
     @abstractmethod

@@ -129,7 +129,7 @@ class PPOLearner(Learner):
         """First weights from a rival's example, if the configuration names one."""
         c = self.config
         if c.warm_start is not None:
-            rival = make_rival(c.warm_start)
+            rival = make_rival(c.warm_start, problem_id=self.params.id)
             imitate(self.model, rival, Regimes(self.params), c.warm_days, c.warm_epochs, self.seed, c.warm_lr)
 
     def record(self, logger: Logger) -> None:
@@ -208,9 +208,10 @@ def _check_warm_start(config: PPOConfig, params: V2GParams) -> None:
     name = config.warm_start
     if name is None:
         return
-    if name not in RIVALS:
-        raise UserError(f"agent.warm_start={name!r}: not a rival; rivals: {', '.join(RIVALS)}")
-    if make_rival(name).needs_scenario:
+    rivals = RIVALS[params.id].paths
+    if name not in rivals:
+        raise UserError(f"agent.warm_start={name!r}: not a rival; rivals: {', '.join(rivals)}")
+    if make_rival(name, problem_id=params.id).needs_scenario:
         raise UserError(f"agent.warm_start={name}: sees the future, which no policy can imitate; try tou")
     if params.action != "box":
         raise UserError("agent.warm_start needs env.action=box; set agent.warm_start=null")

@@ -55,24 +55,24 @@ class FleetCritic(nn.Module):
         return self.body(torch.cat([obs[:, : self.n_shared], self.embed(sockets).mean(1)], 1))
 
 
-class SocketExtractor(nn.Module):
+class Extractor(nn.Module):
     """Actor and critic behind SB3's interface."""
 
-    def __init__(self, n_shared: int, n_features: int, n_sockets: int, actor: list[int], critic: list[int]) -> None:
+    def __init__(self, actor: nn.Module, critic: nn.Module, latent_dim_pi: int, latent_dim_vf: int) -> None:
         super().__init__()
-        self.actor, self.critic = SocketActor(n_shared, n_features, actor), FleetCritic(n_shared, n_features, critic)
-        self.latent_dim_pi, self.latent_dim_vf = n_sockets, critic[-1]
+        self.actor, self.critic = actor, critic
+        self.latent_dim_pi, self.latent_dim_vf = latent_dim_pi, latent_dim_vf
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Both for observations (B, O)."""
         return self.forward_actor(obs), self.forward_critic(obs)
 
     def forward_actor(self, obs: Tensor) -> Tensor:
-        """Mean action (B, N)."""
+        """Action parameters (B, A)."""
         return self.actor(obs)
 
     def forward_critic(self, obs: Tensor) -> Tensor:
-        """Features of the value head (B, hidden)."""
+        """Features of the value head (B, width)."""
         return self.critic(obs)
 
 
@@ -93,9 +93,9 @@ class SharedPolicy(ActorCriticPolicy):
     def _build_mlp_extractor(self) -> None:
         n_sockets = self.action_space.shape[0]  # type: ignore[index]
         n_shared = self.features_dim - n_sockets * self.n_features
-        self.mlp_extractor = SocketExtractor(
-            n_shared, self.n_features, n_sockets, self.actor_hidden, self.critic_hidden
-        )  # type: ignore[assignment]
+        actor = SocketActor(n_shared, self.n_features, self.actor_hidden)
+        critic = FleetCritic(n_shared, self.n_features, self.critic_hidden)
+        self.mlp_extractor = Extractor(actor, critic, n_sockets, self.critic_hidden[-1])  # type: ignore[assignment]
 
     def _build(self, lr_schedule: Schedule) -> None:
         ortho, self.ortho_init = self.ortho_init, False

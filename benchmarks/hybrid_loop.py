@@ -93,7 +93,7 @@ def play_chunk(task: tuple[str, list[int], Path]) -> dict[str, list[float]]:
     core = V2GCore(V2GParams())
     found = play(core, agent(name, core, model), seeds)
     unserved = found.kpi[:, 0]
-    result = {"usd": found.total_usd, "outage_h": found.outage, "unserved_critical_kwh": unserved}
+    result = {"usd": found.total_usd, "outage_h": found.stress, "unserved_critical_kwh": unserved}
     qubo = {key: value for key, value in found.report.items() if key.startswith("qubo/")}
     ms = {"ms": np.full(len(seeds), found.ms_per_decision)}
     return {key: np.asarray(value).tolist() for key, value in (result | qubo | ms).items()}

@@ -38,7 +38,8 @@ from qevgrid.envs.types import FloatArray, IntArray
 from qevgrid.envs.v2g.arrays import Outcome
 from qevgrid.envs.v2g.core import V2GCore, View
 from qevgrid.envs.v2g.params import V2GParams
-from qevgrid.runner.plots import GREY, INK, LINE_COLORS, TERM_COLORS, save_figure
+from qevgrid.envs.v2g.problem import TERM_COLORS
+from qevgrid.runner.plots import GREY, INK, LINE_COLORS, save_figure
 
 DAYS = 200
 """Days that are looked at before giving up."""

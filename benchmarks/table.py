@@ -30,7 +30,7 @@ def play(arguments: argparse.Namespace) -> None:
     """Evaluate everything; stop where ``evaluate.py`` reports an error."""
     options = {"config": arguments.config, "episodes": arguments.episodes, "seed": arguments.seed, "out": arguments.out}
     flags = [text for key, value in options.items() for text in (f"--{key}", str(value))]
-    code = evaluate([*RIVALS, *arguments.runs, *flags, "--overwrite"])
+    code = evaluate([*RIVALS["qevgrid/V2G-v0"].paths, *arguments.runs, *flags, "--overwrite"])
     if code:
         sys.exit(code)
 

@@ -89,7 +89,7 @@ def main() -> None:
     with tqdm(total=sum(map(len, points.values())), disable=not sys.stderr.isatty()) as bar:
         for name, at, agent in ((n, at, agent) for n, some in points.items() for at, agent in some):
             episodes = play(core, load_learned(folder.model_zip, name, core, agent), days)
-            strata = (episodes.outage > 0).astype(int)
+            strata = (episodes.stress > 0).astype(int)
             found[name].append((at, score(episodes.total_usd, idle, best, rng=bootstrap(), strata=strata)))
             bar.update()
     rows = [

@@ -71,6 +71,11 @@ class Core(Protocol):
     """The constant part of a problem."""
 
     @property
+    def params(self) -> Any:
+        """What it was built from; their ``id`` names the problem."""
+        ...
+
+    @property
     def labels(self) -> Sequence[str]:
         """Name of each of the O entries of an observation."""
         ...

@@ -98,7 +98,7 @@ def add_names(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="*",
         metavar="RUN|AGENT|key=value",
-        help="run folder or agent name to compare, or a setting such as env.n_ev=20",
+        help="run folder or agent name to compare, or a setting such as env.reward_scale=1",
     )
 
 

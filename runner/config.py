@@ -157,6 +157,23 @@ def inline_yaml(value: object) -> str:
     return text.removesuffix("...\n").strip()
 
 
+# --- comparing ---------------------------------------------------------------------------------
+
+
+def changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ; of sections of two kinds only the key that tells them apart."""
+    if type(old) is not type(new):
+        return [prefix + (variants_of([type(old), type(new)])[0] or "type")]
+    found = []
+    for name in fields_of(type(old)):
+        a, b = getattr(old, name), getattr(new, name)
+        if is_section(type(a)) and is_section(type(b)):
+            found += changed_keys(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found.append(prefix + name)
+    return found
+
+
 # --- validating --------------------------------------------------------------------------------
 
 

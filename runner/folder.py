@@ -169,7 +169,7 @@ def _inside(folder: Path) -> str:
     """Hint that names the run folders found one or two levels down."""
     found = sorted(p.parent for depth in ("*", "*/*") for p in folder.glob(f"{depth}/model.zip"))
     if not found:
-        return "; pass the folder that train.py wrote, e.g. runs/v2g_ppo"
+        return "; pass the folder that train.py wrote, runs/<config>_<seed> unless told otherwise"
     more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
     return f"; pass one inside it: {', '.join(map(str, found[:3]))}{more}"
 

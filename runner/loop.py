@@ -1,6 +1,5 @@
 """Training: configuration in, run folder out; resumable at every validation."""
 
-import dataclasses
 import sys
 import time
 from collections.abc import Sequence
@@ -11,29 +10,21 @@ import numpy as np
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 
-from qevgrid.agents import build_learner, load_learned
+from qevgrid.agents import RIVALS, build_learner, load_learned
 from qevgrid.agents.learner import Learner
 from qevgrid.envs.errors import UserError
-from qevgrid.envs.v2g.core import V2GCore
-from qevgrid.envs.v2g.files import report_lines
-from qevgrid.envs.v2g.model import COST_TERMS
-from qevgrid.envs.v2g.viewer import day_figure
+from qevgrid.envs.problem import Problem, problem_of
+from qevgrid.envs.types import Core
 from qevgrid.runner import config as yaml_config
 from qevgrid.runner import log, metrics
 from qevgrid.runner.cli import progress
 from qevgrid.runner.folder import RunFolder, create_run_folder
 from qevgrid.runner.parallel import play_rival
 from qevgrid.runner.plots import cost_figure, learning_figure, save_figure
-from qevgrid.runner.rollout import KPIS, Episodes, play
+from qevgrid.runner.rollout import Episodes, begin, play
 from qevgrid.runner.schema import RunConfig
 
 VALIDATION_SEEDS = 2**33
-RIVALS_SHOWN = ("idle", "serve", "tou", "optimum")
-LAYOUT_TAGS = (
-    "eval/score", "eval/cost_usd", *(f"cost/{t}_usd" for t in COST_TERMS), *(f"kpi/{k}" for k in KPIS),
-    "rollout/ep_rew_mean", "train/value_loss", "train/explained_variance", "train/approx_kl", "train/std",
-)  # fmt: skip
-"""Tags of the comparison page; the first validation adds what the agent reports."""
 
 
 def train(config: RunConfig, out: str | Path, *, resume: bool = False, arguments: Sequence[str] = ()) -> RunFolder:
@@ -45,43 +36,31 @@ def train(config: RunConfig, out: str | Path, *, resume: bool = False, arguments
     folder = create_run_folder(out, resume)
     if resume:
         _check_same(folder, config)
-    core = V2GCore(config.env)
+    problem = problem_of(config.env)
+    core = problem.core(config.env)
     learner = build_learner(config.agent, config.env, config.seed)
-    for line in report_lines(core.files.report):
+    for line in problem.report_lines(core):
         print(f"  {line}")
     return _Training(config, folder, core, learner).run(resume, arguments)
 
 
 def _check_same(folder: RunFolder, config: RunConfig) -> None:
-    """A resumed run must be the same run."""
-    if folder.config_yaml.read_text(encoding="utf-8") == yaml_config.dump(config):
+    """A resumed run must be the same run: equal values, in whatever order its file has the keys."""
+    changed = yaml_config.changed_keys(yaml_config.load_config(type(config), folder.config_yaml), config)
+    if not changed:
         return
-    changed = _changed_keys(yaml_config.load_config(RunConfig, folder.config_yaml), config)
     raise UserError(
-        f"{folder.config_yaml}: differs from the configuration given ({', '.join(changed) or 'in its keys'}); resume with "
+        f"{folder.config_yaml}: differs from the configuration given ({', '.join(changed)}); resume with "
         f"the same keys (train.py --config {folder.config_yaml} --resume --out {folder.path}) or pass --out OTHER"
     )
-
-
-def _changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Dotted keys whose values differ; only the kind where that does."""
-    if type(old) is not type(new):
-        return [f"{prefix}kind"]
-    found = []
-    for field in dataclasses.fields(old):
-        a, b = getattr(old, field.name), getattr(new, field.name)
-        if dataclasses.is_dataclass(a):
-            found += _changed_keys(a, b, f"{prefix}{field.name}.")
-        elif a != b:
-            found.append(prefix + field.name)
-    return found
 
 
 class _Training:
     """One run from its first step or checkpoint to its last."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, core: V2GCore, learner: Learner) -> None:
+    def __init__(self, config: RunConfig, folder: RunFolder, core: Core, learner: Learner) -> None:
         self.config, self.folder, self.core, self.learner = config, folder, core, learner
+        self.problem, self.rivals = problem_of(config.env), RIVALS[config.env.id]
         self.seeds = [VALIDATION_SEEDS + k for k in range(config.eval_episodes)]
         self.rows: list[dict[str, Any]] = []
         self.best_usd = np.inf
@@ -133,12 +112,12 @@ class _Training:
         return done
 
     def _measure_ruler(self) -> dict[str, Episodes]:
-        """Rivals and optimum on the learner's validation days, as lines beside its curve."""
+        """Rivals on the learner's validation episodes, as lines beside its curve."""
         if not self.config.ruler:
             return {}
-        found = {}
-        with progress(len(self.seeds) * len(RIVALS_SHOWN), "ruler", "day") as bar:
-            for name in RIVALS_SHOWN:
+        found, names = {}, self.rivals.beside_training
+        with progress(len(self.seeds) * len(names), "ruler", self.problem.episode) as bar:
+            for name in names:
                 found[name] = play_rival(name, self.config.env, self.seeds, advance=bar.update)
         return found
 
@@ -147,13 +126,13 @@ class _Training:
         found = self.ruler
         for name, row in zip(found, self._table(list(found.values()), found), strict=True):
             writer = SummaryWriter(str(self.folder.path / "rivals" / name))
-            for tag, value in metrics.scalars(row, found[name]).items():
+            for tag, value in metrics.scalars(row, found[name], self.problem).items():
                 if value is not None:
                     log.flat_line(writer, tag, value, [0, self.config.total_steps])
             writer.close()
 
     def _table(self, agents: list[Episodes], ruler: dict[str, Episodes]) -> list[dict[str, Any]]:
-        return metrics.table(agents, ruler.get("idle"), ruler.get("optimum"), self.config.env.id)
+        return metrics.table(agents, ruler.get(self.rivals.naive), ruler.get(self.rivals.best), self.problem)
 
     def _between_rounds(self, learner: Learner, last: bool = False) -> None:
         """Show progress; at every validation measure, keep the best weights, write a checkpoint."""
@@ -175,9 +154,9 @@ class _Training:
         """Measure what has been learned so far and keep it if it is the best."""
         episodes = play(self.core, self.learner.agent(self.folder.path.name, self.core), self.seeds)
         (row,) = self._table([episodes], self.ruler)
-        scalars = metrics.scalars(row, episodes)
+        scalars = metrics.scalars(row, episodes, self.problem)
         if not self.rows:
-            log.add_layout(self.writer, log.comparison_layout([*LAYOUT_TAGS, *scalars]))
+            log.add_layout(self.writer, log.comparison_layout([*_layout_tags(self.problem), *scalars]))
         log.add_scalars_flat(self.writer, scalars, step)
         flat = {key: value for key, value in row.items() if key.startswith("cost_") and key.endswith("_usd")}
         entry = {"step": step, "cost_usd": row["cost_usd_mean"], "score": row["score"]} | flat
@@ -187,53 +166,66 @@ class _Training:
                 self.learner.save(path)
         self.rows.append(entry)
         self.folder.write_csv(self.folder.evaluations_csv, self.rows)
-        self.bar.set_postfix_str(f"validation {entry['cost_usd']:.1f} USD a day, best {self.best_usd:.1f}")
+        usd = f"USD a {self.problem.episode}"
+        self.bar.set_postfix_str(f"validation {entry['cost_usd']:.1f} {usd}, best {self.best_usd:.1f}")
         if not sys.stderr.isatty():
             print(
-                f"step {step:>9}  validation {entry['cost_usd']:8.1f} USD a day  best {self.best_usd:8.1f}",
+                f"step {step:>9}  validation {entry['cost_usd']:8.1f} {usd}  best {self.best_usd:8.1f}",
                 flush=True,
             )
 
     def _finish(self) -> None:
         """The best weights' figures, pictures, hparams."""
         agent = load_learned(self.folder.model_zip, self.folder.path.name, self.core, self.config.agent)
-        episodes = play(self.core, agent, self.seeds, keep=[_telling_day(self.core, self.seeds)])
+        episodes = play(self.core, agent, self.seeds, keep=[self._telling()])
         row = self._table([episodes], self.ruler)[0]
         step = self.learner.steps
         curve = {"steps": [r["step"] for r in self.rows], "cost_usd": [r["cost_usd"] for r in self.rows]}
-        lines = {name: {"cost_usd": float(e.total_usd.mean())} for name, e in self.ruler.items() if name != "idle"}
+        lines = {
+            name: {"cost_usd": float(e.total_usd.mean())} for name, e in self.ruler.items() if name != self.rivals.naive
+        }
         figures = {
             "learning": learning_figure({agent.name: curve} | lines),
-            "day": day_figure(list(episodes.traces.values())),
+            self.problem.episode: self.problem.figure(list(episodes.traces.values())),
         }
         if self.ruler:
-            figures["costs"] = cost_figure(self._table([*self.ruler.values(), episodes], self.ruler))
+            figures["costs"] = cost_figure(
+                self._table([*self.ruler.values(), episodes], self.ruler), self.problem.term_colors
+            )
         for name, figure in figures.items():
             save_figure(figure, self.folder.path / f"{name}.png")
             log.add_figure(self.writer, f"pictures/{name}", figure, step)
         final = {"final/cost_usd": self.best_usd, "final/score": row["score"]}
-        log.add_hparams(self.writer, _hparams(self.config), {k: v for k, v in final.items() if v is not None}, step)
+        log.add_hparams(
+            self.writer, _hparams(self.config, self.problem), {k: v for k, v in final.items() if v is not None}, step
+        )
         self.folder.write_json(
             self.folder.metrics_json,
             {
                 "steps": step, "validation_cost_usd": self.best_usd, "validation_episodes": len(self.seeds), "validation": row,
                 "rivals_cost_usd": {name: float(e.total_usd.mean()) for name, e in self.ruler.items()},
-                "seconds": time.monotonic() - self.started, "parameters": self.learner.parameters, "files": self.core.files.report,
+                "seconds": time.monotonic() - self.started, "parameters": self.learner.parameters, "files": self.problem.report(self.core),
             },
         )  # fmt: skip
         self.writer.close()
 
-
-def _telling_day(core: V2GCore, seeds: Sequence[int]) -> int:
-    """The first day with an outage, if there is one."""
-    scenario = core.sampler.sample([np.random.default_rng(seed) for seed in seeds])
-    return int(np.argmax(scenario.outage.any((1, 2))))
+    def _telling(self) -> int:
+        """Position of the validation episode that shows most."""
+        return next(iter(self.problem.shown(begin(self.core, self.seeds).scenario).values()))
 
 
-def _hparams(config: RunConfig) -> dict[str, Any]:
+def _layout_tags(problem: Problem) -> list[str]:
+    """Tags of the comparison page; the first validation adds what the agent reports."""
+    return [
+        "eval/score", "eval/cost_usd", *(f"cost/{t}_usd" for t in problem.cost_terms), *(f"kpi/{k}" for k in problem.kpis),
+        "rollout/ep_rew_mean", "train/value_loss", "train/explained_variance", "train/approx_kl", "train/std",
+    ]  # fmt: skip
+
+
+def _hparams(config: RunConfig, problem: Problem) -> dict[str, Any]:
     """What tells runs apart: the agent's keys, the seed and the size of the world."""
     agent = {key: value for key, value in vars(config.agent).items() if not key.startswith("_")}
-    return {"agent": agent, "seed": config.seed, "total_steps": config.total_steps, "n_sockets": config.env.n_sockets}
+    return {"agent": agent, "seed": config.seed, "total_steps": config.total_steps} | problem.size(config.env)
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:

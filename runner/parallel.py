@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qevgrid.agents import load_learned, make_rival
 from qevgrid.agents.base import Agent
-from qevgrid.envs.v2g.core import V2GCore
-from qevgrid.envs.v2g.params import V2GParams
+from qevgrid.envs.errors import UserError
+from qevgrid.envs.problem import problem_of
+from qevgrid.envs.types import Core
 from qevgrid.runner.config import load_config
 from qevgrid.runner.folder import read_run
 from qevgrid.runner.rollout import Episodes, play
@@ -30,19 +32,25 @@ class Player:
     settings: AgentConfig | None = None
     """How every agent of their kind plays; the others, and without settings all, keep their own."""
 
-    def agent(self, core: V2GCore) -> Agent:
+    def agent(self, core: Core) -> Agent:
         """The agent itself, made for this environment; ``UserError`` if that is impossible."""
         if self.run is None:
-            return make_rival(self.name, self.settings)
+            return make_rival(self.name, self.settings, core.params.id)
         folder = read_run(self.run)
-        own = load_config(RunConfig, folder.config_yaml).agent
+        config = load_config(RunConfig, folder.config_yaml)
+        if config.env.id != core.params.id:
+            raise UserError(
+                f"{self.run}: trained on env.id={config.env.id}, but this is env.id={core.params.id}; "
+                f"evaluate with --config {folder.config_yaml}"
+            )
+        own = config.agent
         given = self.settings is not None and self.settings.kind == own.kind
         return load_learned(folder.model_zip, self.name, core, self.settings if given else own)
 
 
 def play_rival(
     name: str,
-    params: V2GParams,
+    params: Any,
     seeds: Sequence[int],
     keep: Sequence[int] = (),
     *,
@@ -51,12 +59,14 @@ def play_rival(
     advance: Callable[[int], object] = lambda episodes: None,
 ) -> Episodes:
     """`play_spread` for the rival ``name``; ``settings`` are for the one of their kind."""
-    return play_spread(Player(name, settings=settings), V2GCore(params), seeds, keep, jobs=jobs, advance=advance)
+    return play_spread(
+        Player(name, settings=settings), problem_of(params).core(params), seeds, keep, jobs=jobs, advance=advance
+    )
 
 
 def play_spread(
     player: Player,
-    core: V2GCore,
+    core: Core,
     seeds: Sequence[int],
     keep: Sequence[int] = (),
     *,
@@ -92,6 +102,6 @@ def play_spread(
     return Episodes.join([parts[a] for a in starts])
 
 
-def _chunk(player: Player, params: V2GParams, seeds: Sequence[int], keep: Sequence[int]) -> Episodes:
-    core = V2GCore(params)
+def _chunk(player: Player, params: Any, seeds: Sequence[int], keep: Sequence[int]) -> Episodes:
+    core = problem_of(params).core(params)
     return play(core, player.agent(core), seeds, keep)

@@ -23,25 +23,14 @@ from qevgrid.runner.folder import RunFolder
 
 Row = Mapping[str, Any]
 
-# Okabe and Ito's palette (safe for the common colour blindnesses) and two greys.
-TERM_COLORS = {
-    "energy": "#0072B2",
-    "wear": "#999999",
-    "generator": "#CC79A7",
-    "reserve": "#F0E442",
-    "shortfall": "#56B4E9",
-    "unserved_other": "#E69F00",
-    "unserved_critical": "#D5300A",
-    "violation": "#222222",
-    "terminal": "#009E73",
-}
+# Okabe and Ito's palette (safe for the common colour blindnesses).
 LINE_COLORS = ("#0072B2", "#D5300A", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
 INK, GREY = "#222222", "#777777"
 _LOWEST_SCORE = -1.0  # the axis goes no lower; what lies there is drawn as an arrow
 
 
-def cost_figure(table: Sequence[Row]) -> Figure:
-    """Stacked cost parts in USD, one bar an agent, cheapest on top.
+def cost_figure(table: Sequence[Row], term_colors: Mapping[str, str]) -> Figure:
+    """Stacked cost parts in USD, one bar an agent, cheapest on top; the terms stack in the order of their colours.
 
     Terms that earn money stack to the left of zero; the diamond is the total, its whisker the 95 %
     interval.
@@ -49,7 +38,7 @@ def cost_figure(table: Sequence[Row]) -> Figure:
     rows = sorted(table, key=lambda row: _rank(_number(row, "cost_usd_mean")))
     figure, ax = _bar_axes(rows, width_in=9.5)
     left_usd, right_usd = np.zeros(len(rows)), np.zeros(len(rows))
-    for term, color in TERM_COLORS.items():
+    for term, color in term_colors.items():
         parts_usd = np.nan_to_num(_column(rows, f"cost_{term}_usd"))
         if parts_usd.any():
             starts_usd = np.where(parts_usd < 0.0, left_usd, right_usd)
@@ -65,8 +54,8 @@ def cost_figure(table: Sequence[Row]) -> Figure:
     return figure
 
 
-def score_figure(rows: Sequence[Row]) -> Figure:
-    """Score with its 95 % interval, one dot an agent, best on top; 0 = naive, 1 = optimum.
+def score_figure(rows: Sequence[Row], best: str = "optimum") -> Figure:
+    """Score with its 95 % interval, one dot an agent, best on top; 0 = naive, 1 = ``best``.
 
     Agents without a score keep their line, marked so. Scores below -1 are arrows at the border.
     """
@@ -83,7 +72,7 @@ def score_figure(rows: Sequence[Row]) -> Figure:
     for place, value in zip(places, scores, strict=True):
         text = f"{value:.2f}" if math.isfinite(value) else "no score"
         ax.text(1.02, place, text, transform=ax.get_yaxis_transform(), va="center", color=INK)
-    _rulers(ax)
+    _rulers(ax, best)
     lowest = float(np.nanmin([*low, *scores, 0.0]))
     ax.set_xlim(max(lowest, _LOWEST_SCORE) - 0.05, max(float(np.nanmax([*high, 1.0])), 1.0) + 0.05)
     ax.set_xlabel("score (share of the possible saving)")
@@ -159,8 +148,8 @@ def _totals(ax: Axes, rows: Sequence[Row], right_usd: FloatArray) -> None:
     ax.margins(x=0.09)
 
 
-def _rulers(ax: Axes) -> None:
-    for value, name in ((0.0, "naive"), (1.0, "optimum")):
+def _rulers(ax: Axes, best: str) -> None:
+    for value, name in ((0.0, "naive"), (1.0, best)):
         ax.axvline(value, color=GREY, lw=1.0, ls="--", zorder=0)
         ax.text(value, 1.01, name, transform=ax.get_xaxis_transform(), ha="center", color=GREY)
 

@@ -1,24 +1,41 @@
 """The configuration of a run: environment, agent, length, seed."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from qevgrid.agents.hybrid.config import HybridConfig
 from qevgrid.agents.ppo_config import PPOConfig
 from qevgrid.agents.vqc.config import VQCConfig
+from qevgrid.envs.problem import DEFAULT_ID
 from qevgrid.envs.v2g.params import STRICT, V2GParams
+from qevgrid.runner.config import members_of
 
+EnvConfig = V2GParams
+"""One section a problem, told apart by ``id``: ``V2GParams | MobileCSPParams`` and so on."""
 AgentConfig = PPOConfig | HybridConfig | VQCConfig
 """One section a kind of learned agent, told apart by ``kind``."""
+
+
+def by_id(sections: Any) -> Any:
+    """Field of one of these sections, told apart by ``id``."""
+    return (
+        Field(discriminator="id") if len(members_of(sections)) > 1 else Field()
+    )  # pydantic refuses it for a single one
+
+
+def with_id(section: Any) -> Any:
+    """The section with the default problem's ``id`` where it names none."""
+    return {"id": DEFAULT_ID, **section} if isinstance(section, Mapping) and "id" not in section else section
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RunConfig:
     """One training run."""
 
-    env: V2GParams = V2GParams()
+    env: Annotated[EnvConfig, by_id(EnvConfig), BeforeValidator(with_id)] = V2GParams()
     agent: Annotated[
         AgentConfig, Field(discriminator="kind", description="what learns; kind says which keys it has")
     ] = PPOConfig()

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qevgrid.agents import LEARNERS, RIVALS, is_rival, load_object, make_rival
+from qevgrid import agents
+from qevgrid.agents import LEARNERS, is_rival, load_object, make_rival
 from qevgrid.agents.base import Agent
 from qevgrid.agents.heuristics import ChargeAndServe, Cheap, Idle, LeastLaxityFirst, TimeOfUse
 from qevgrid.agents.rolling import Rolling
@@ -15,11 +16,13 @@ from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import FloatArray
 from qevgrid.envs.v2g.core import V2GCore
 from qevgrid.envs.v2g.params import V2GParams
+from qevgrid.envs.v2g.problem import PROBLEM
 from qevgrid.envs.v2g.scenario import Scenario
 from qevgrid.runner import metrics
 from qevgrid.runner.rollout import play as play_episodes
 from worlds import Car, begin, by_hand, core_of, cost_usd, drawn, info_of, play, total_usd
 
+RIVALS = agents.RIVALS["qevgrid/V2G-v0"].paths
 SIZE = 3
 SHAPED_WORLDS = ("default", "sites", "amperes")
 PLAIN: dict[str, Any] = {
@@ -109,7 +112,7 @@ def test_a_folder_in_the_way_is_no_rival(tmp_path: Any, monkeypatch: pytest.Monk
 def test_the_ruler_scores_idle_0_and_optimum_1(world: str) -> None:
     core = core_of(world)
     idle, tou, best = (play_episodes(core, make_rival(name), [5, 6]) for name in ("idle", "tou", "optimum"))
-    zero, between, one = metrics.table([idle, tou, best], idle, best, "V2G")
+    zero, between, one = metrics.table([idle, tou, best], idle, best, PROBLEM)
     assert [zero[k] for k in ("score", "score_lo", "score_hi")] == [0.0, 0.0, 0.0]
     assert [one[k] for k in ("score", "score_lo", "score_hi")] == [1.0, 1.0, 1.0]
     assert between["score"] < 1.0

@@ -19,11 +19,11 @@ from qevgrid.agents import LEARNERS, RIVALS
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.linear import LinearProgram
 from qevgrid.envs.v2g.model import COST_TERMS
+from qevgrid.envs.v2g.problem import KPIS, PROBLEM
 from qevgrid.runner import loop
 from qevgrid.runner.config import load_config
 from qevgrid.runner.log import read_scalars
-from qevgrid.runner.metrics import TABLE_COLUMNS
-from qevgrid.runner.rollout import KPIS
+from qevgrid.runner.metrics import table_columns
 from qevgrid.runner.schema import RunConfig
 from runs import CONFIG, ROOT, Told, call, files_of, rows_of, run_evaluate, run_train, tiny_overrides
 
@@ -74,7 +74,7 @@ def test_help_teaches(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert words in told.out, words
     assert all(kind in told.out.split("learned agents")[1].split("examples:")[0] for kind in LEARNERS)
     if name == "evaluate":
-        assert all(rival in told.out for rival in RIVALS)
+        assert all(rival in told.out for rivals in RIVALS.values() for rival in rivals.paths)
         assert "table.csv" in told.out
 
 
@@ -240,7 +240,7 @@ def test_evaluate_writes_table_episodes_json_and_pictures(evaluated: Evaluated) 
 
 def test_table_has_a_row_an_agent_and_the_promised_columns(evaluated: Evaluated) -> None:
     rows = rows_of(evaluated.path / "table.csv")
-    assert list(rows[0]) == list(TABLE_COLUMNS)
+    assert list(rows[0]) == table_columns(PROBLEM)
     assert [row["agent"] for row in rows] == ["small", *AGENTS]
     assert {(row["env"], row["episodes"]) for row in rows} == {("qevgrid/V2G-v0", "2")}
     by_name = {row["agent"]: row for row in rows}

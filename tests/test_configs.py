@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from qevgrid.agents import LEARNERS
-from qevgrid.envs.v2g.params import V2GParams
 from qevgrid.runner.config import dump, load_config, load_tree
 from qevgrid.runner.loop import train
 from qevgrid.runner.schema import RunConfig
@@ -51,7 +50,8 @@ def test_it_trains(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_the_file_holds_the_default_world(path: Path) -> None:
     """What ``gymnasium.make`` gives without arguments is what the README's commands play."""
-    assert load_config(RunConfig, path).env == V2GParams()
+    env = load_config(RunConfig, path).env
+    assert env == type(env)()
 
 
 def test_a_dumped_configuration_reads_back_equal(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import FloatArray
 from qevgrid.envs.v2g.core import V2GCore
 from qevgrid.envs.v2g.params import V2GParams
+from qevgrid.envs.v2g.problem import PROBLEM
 from qevgrid.runner import loop, metrics, parallel
 from qevgrid.runner.config import fields_of, load_config, members_of, variants_of
 from qevgrid.runner.folder import RunFolder
@@ -129,7 +130,7 @@ def build(config: HybridConfig, params: V2GParams, seed: int) -> FakeLearner:
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """``hybrid`` is the made-up kind, as a learned agent and as a rival."""
     monkeypatch.setitem(LEARNERS, "hybrid", f"{__name__}:FakeAgent")
-    monkeypatch.setitem(RIVALS, "hybrid", f"{__name__}:shipped")
+    monkeypatch.setitem(RIVALS["qevgrid/V2G-v0"].paths, "hybrid", f"{__name__}:shipped")
     CALLS.clear()
     LOADED.clear()
 
@@ -272,10 +273,10 @@ def test_means_of_reports_by_tag() -> None:
     episodes = play(core, FakeAgent("mine", 0.0), [1, 2, 3])
     gaps = {"qubo/gap_share": [nan, 0.1, 0.3], "qubo/none": [nan] * 3, "bound_usd": [1.0] * 3}
     episodes.report = {key: np.array(values) for key, values in gaps.items()}
-    (row,) = metrics.table([episodes], None, None, "")
+    (row,) = metrics.table([episodes], None, None, PROBLEM)
     assert (row["qubo/gap_share"], row["qubo/none"]) == (pytest.approx(0.2), None)
     assert "bound_usd" not in row
-    found = metrics.scalars(row, episodes)
+    found = metrics.scalars(row, episodes, PROBLEM)
     assert (found["qubo/gap_share"], found["qubo/none"]) == (pytest.approx(0.2), None)
     assert "bound_usd" not in found
 
@@ -289,7 +290,7 @@ def test_evaluations_hold_what_was_reported(tmp_path: Path, capsys: pytest.Captu
     assert (idle["agent"], idle["qubo/variables"]) == ("idle", "")
     table = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))["table"]
     assert [row.get("qubo/variables") for row in table] == [5.0, None]
-    assert list(rows_of(tmp_path / "out" / "table.csv")[0]) == list(metrics.TABLE_COLUMNS)
+    assert list(rows_of(tmp_path / "out" / "table.csv")[0]) == metrics.table_columns(PROBLEM)
     tensorboard = tmp_path / "out" / "tensorboard"
     assert read_scalars(tensorboard / "mine")["qubo/variables"][1].tolist() == [5.0] * 2
     assert "qubo/variables" not in read_scalars(tensorboard / "idle")

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qevgrid.envs.v2g.model import COST_TERMS
+from qevgrid.envs.v2g.problem import PROBLEM
 from qevgrid.runner import metrics
-from qevgrid.runner.rollout import KPIS, Episodes
+from qevgrid.runner.rollout import Episodes
 
+COST_TERMS, KPIS = PROBLEM.cost_terms, PROBLEM.kpis
 PROMISED = (
     "agent,env,episodes,cost_usd_mean,score,score_lo,score_hi,unserved_critical_kwh_mean,cvar95_usd,ms_per_decision,parameters"
 ).split(",")
@@ -23,7 +24,7 @@ def episodes(agent: str, total_usd: list[float], **more: Any) -> Episodes:
     kpi = 100.0 * np.arange(len(KPIS)) + np.arange(size)[:, None]
     seeds = list(range(1000, 1000 + size))
     prints = [f"world{seed}" for seed in seeds]
-    fields = {"outage": np.zeros(size), "ms_per_decision": 1.5, "parameters": 7} | more
+    fields = {"stress": np.zeros(size), "ms_per_decision": 1.5, "parameters": 7} | more
     return Episodes(agent, seeds, prints, cost, np.array(total_usd), kpi, **fields)
 
 
@@ -33,15 +34,15 @@ MINE = episodes("mine", [6.0, 14.0, 20.0, 44.0])
 
 
 def test_columns_are_those_promised_and_in_their_order() -> None:
-    (row,) = metrics.table([MINE], IDLE, BEST, "qevgrid/V2G-v0")
+    (row,) = metrics.table([MINE], IDLE, BEST, PROBLEM)
     promised = [*PROMISED, *(f"cost_{term}_usd" for term in COST_TERMS)]
-    assert list(metrics.TABLE_COLUMNS[: len(promised)]) == promised
-    assert list(row) == list(metrics.TABLE_COLUMNS)
+    assert metrics.table_columns(PROBLEM)[: len(promised)] == promised
+    assert list(row) == metrics.table_columns(PROBLEM)
     assert "gap_share" in row
 
 
 def test_a_row_by_hand() -> None:
-    (row,) = metrics.table([MINE], IDLE, BEST, "qevgrid/V2G-v0")
+    (row,) = metrics.table([MINE], IDLE, BEST, PROBLEM)
     assert (row["agent"], row["env"], row["episodes"]) == ("mine", "qevgrid/V2G-v0", 4)
     assert row["cost_usd_mean"] == row["cost_energy_usd"] == 21.0
     assert row["score"] == pytest.approx((100 - 84) / (100 - 20))
@@ -54,20 +55,20 @@ def test_a_row_by_hand() -> None:
 
 
 def test_the_ruler_itself() -> None:
-    idle, best = metrics.table([IDLE, BEST], IDLE, BEST, "")
+    idle, best = metrics.table([IDLE, BEST], IDLE, BEST, PROBLEM)
     assert (idle["score"], idle["score_lo"], idle["score_hi"]) == (0.0, 0.0, 0.0)
     assert (best["score"], best["score_lo"], best["score_hi"]) == (1.0, 1.0, 1.0)
 
 
 def test_no_ruler_no_score() -> None:
     for idle, best in ((None, None), (IDLE, None), (None, BEST), (BEST, BEST)):
-        (row,) = metrics.table([MINE], idle, best, "")
+        (row,) = metrics.table([MINE], idle, best, PROBLEM)
         assert (row["score"], row["score_lo"], row["score_hi"]) == (None, None, None)
         assert row["cost_usd_mean"] == 21.0
 
 
 def test_one_day_has_no_interval() -> None:
-    (row,) = metrics.table([episodes("mine", [8.0])], episodes("idle", [10.0]), episodes("optimum", [5.0]), "")
+    (row,) = metrics.table([episodes("mine", [8.0])], episodes("idle", [10.0]), episodes("optimum", [5.0]), PROBLEM)
     assert row["score"] == pytest.approx(0.4)
     assert [row[key] for key in ("score_lo", "score_hi", "cost_usd_lo", "cost_usd_hi")] == [None] * 4
 
@@ -75,12 +76,12 @@ def test_one_day_has_no_interval() -> None:
 def test_outage_days_are_a_stratum() -> None:
     """With one value in each stratum every resample has the same mean."""
     dark = np.array([0.0, 0.0, 3.0, 3.0])
-    (row,) = metrics.table([episodes("mine", [1.0, 1.0, 9.0, 9.0], outage=dark)], None, None, "")
+    (row,) = metrics.table([episodes("mine", [1.0, 1.0, 9.0, 9.0], stress=dark)], None, None, PROBLEM)
     assert row["cost_usd_lo"] == row["cost_usd_hi"] == 5.0
 
 
 def test_intervals_are_the_same_every_time() -> None:
-    assert metrics.table([MINE], IDLE, BEST, "") == metrics.table([MINE], IDLE, BEST, "")
+    assert metrics.table([MINE], IDLE, BEST, PROBLEM) == metrics.table([MINE], IDLE, BEST, PROBLEM)
 
 
 def test_gap_share_by_hand() -> None:
@@ -92,7 +93,7 @@ def test_gap_share_by_hand() -> None:
 
 def test_differences_by_hand() -> None:
     lower = episodes("lower", [5.0, 13.0, 19.0, 43.0])
-    rows = metrics.differences([MINE, lower, IDLE], MINE)
+    rows = metrics.differences([MINE, lower, IDLE], MINE, PROBLEM)
     assert [(row["agent"], row["against"]) for row in rows] == [("lower", "mine"), ("idle", "mine")]
     assert (rows[0]["usd"], rows[0]["lo"], rows[0]["hi"]) == pytest.approx((-1.0, -1.0, -1.0))
     assert rows[1]["usd"] == pytest.approx(4.0)
@@ -100,7 +101,7 @@ def test_differences_by_hand() -> None:
 
 
 def test_a_row_an_agent_and_episode() -> None:
-    rows = metrics.episode_rows([MINE, BEST], "qevgrid/V2G-v0")
+    rows = metrics.episode_rows([MINE, BEST], PROBLEM)
     assert [(row["agent"], row["episode"]) for row in rows] == [(a, k) for a in ("mine", "optimum") for k in range(4)]
     row = rows[6]
     assert (row["seed"], row["fingerprint"], row["cost_usd"], row["env"]) == (1002, "world1002", 5.0, "qevgrid/V2G-v0")
@@ -111,8 +112,8 @@ def test_a_row_an_agent_and_episode() -> None:
 
 
 def test_tags_of_tensorboard() -> None:
-    (row,) = metrics.table([MINE], IDLE, BEST, "")
-    found = metrics.scalars(row, MINE)
+    (row,) = metrics.table([MINE], IDLE, BEST, PROBLEM)
+    found = metrics.scalars(row, MINE, PROBLEM)
     tags = {"eval/cost_usd", "eval/score", "eval/cvar95_usd", *(f"cost/{t}_usd" for t in COST_TERMS)}
     assert set(found) == tags | {f"kpi/{name}" for name in KPIS}
     assert found["eval/cost_usd"] == 21.0
@@ -124,7 +125,7 @@ def test_quantities_that_are_not_known_are_left_out(share: str) -> None:
     mine = episodes("mine", [6.0, 14.0, 20.0, 44.0])
     last = KPIS.index("v_min_pu")
     mine.kpi[:, last] = np.nan if share == "all" else [np.nan, 0.9, 0.8, np.nan]
-    (row,) = metrics.table([mine], IDLE, BEST, "")
-    found = metrics.scalars(row, mine)
+    (row,) = metrics.table([mine], IDLE, BEST, PROBLEM)
+    found = metrics.scalars(row, mine, PROBLEM)
     assert found.get("kpi/v_min_pu") == (None if share == "all" else pytest.approx(0.85))
     assert all(np.isfinite(value) for value in found.values())

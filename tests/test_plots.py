@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.v2g import viewer
+from qevgrid.envs.v2g.problem import TERM_COLORS
 from qevgrid.envs.v2g.trace import DayTrace
 from qevgrid.runner import plots
 
@@ -313,11 +314,11 @@ def whiskers(ax):
 
 class TestCost:
     def test_cheapest_on_top(self):
-        (ax,) = plots.cost_figure(TABLE).axes
+        (ax,) = plots.cost_figure(TABLE, TERM_COLORS).axes
         assert tick_names(ax) == ["best", "ppo", "unscored", "idle", "random"]
 
     def test_income_stacks_to_the_left_and_costs_to_the_right(self):
-        (ax,) = plots.cost_figure(TABLE).axes
+        (ax,) = plots.cost_figure(TABLE, TERM_COLORS).axes
         spans = {
             name: (b.get_x(), b.get_x() + b.get_width())
             for name in ("energy", "wear", "terminal")
@@ -326,35 +327,37 @@ class TestCost:
         assert spans == {"energy": (0.0, -30.0), "wear": (0.0, 20.0), "terminal": (-30.0, -40.0)}
 
     def test_parts_follow_one_another(self):
-        (ax,) = plots.cost_figure(TABLE).axes
+        (ax,) = plots.cost_figure(TABLE, TERM_COLORS).axes
         bar = bars(ax, "unserved critical")[3]  # idle
         assert (bar.get_x(), bar.get_width()) == (100.0, 500.0)
 
     def test_totals_and_their_whiskers(self):
-        (ax,) = plots.cost_figure(TABLE).axes
+        (ax,) = plots.cost_figure(TABLE, TERM_COLORS).axes
         dots = next(line for line in ax.lines if line.get_label() == "total")
         assert dots.get_xdata().tolist() == [-20.0, 65.0, 70.0, 600.0, 900.0]
         assert whiskers(ax)[1] == [60.0, 73.0]
 
     def test_only_terms_that_occur_are_named(self):
-        (ax,) = plots.cost_figure(TABLE).axes
+        (ax,) = plots.cost_figure(TABLE, TERM_COLORS).axes
         named = {text.get_text() for text in ax.get_legend().get_texts()}
         assert named == {"energy", "wear", "terminal", "unserved critical", "total"}
 
-    def test_every_term_of_the_environment_has_a_colour_of_its_own(self):
-        terms = ("energy wear unserved_critical unserved_other generator reserve violation shortfall terminal").split()
-        assert set(plots.TERM_COLORS) == set(terms)
-        assert len(set(plots.TERM_COLORS.values())) == len(terms)
+    def test_terms_stack_in_the_order_of_their_colours(self):
+        colors = {"wear": "#123456", "terminal": "#00ff00", "energy": "#ff0000"}
+        (ax,) = plots.cost_figure(TABLE, colors).axes
+        assert [c.get_label() for c in ax.containers] == list(colors)
+        assert bars(ax, "wear")[0].get_facecolor()[:3] == pytest.approx([0x12 / 255, 0x34 / 255, 0x56 / 255])
+        assert bars(ax, "energy")[0].get_x() == -10.0  # left of the terminal value
 
     def test_rows_from_a_csv_file_and_empty_totals(self, tmp_path):
         text = [{key: str(value) for key, value in TABLE[0].items()}, {"agent": "blank"}]
-        (ax,) = plots.cost_figure(text).axes
+        (ax,) = plots.cost_figure(text, TERM_COLORS).axes
         assert tick_names(ax) == ["idle", "blank"]
         plots.save_figure(ax.figure, tmp_path / "a.png")
 
     def test_no_row_is_an_error(self):
         with pytest.raises(ValueError, match="no row"):
-            plots.cost_figure([])
+            plots.cost_figure([], TERM_COLORS)
 
 
 class TestScore:
@@ -370,6 +373,11 @@ class TestScore:
         assert whiskers(ax)[1] == [0.7, 0.9]
         rulers = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"]
         assert rulers == [0.0, 1.0]
+
+    def test_the_upper_ruler_has_the_name_given(self):
+        for names, best in (([], "optimum"), (["best known"], "best known")):
+            (ax,) = plots.score_figure(TABLE, *names).axes
+            assert {"naive", best} <= {text.get_text() for text in ax.texts}
 
     def test_far_below_is_an_arrow_with_its_number(self):
         (ax,) = plots.score_figure(TABLE).axes

@@ -358,7 +358,7 @@ def resumable() -> Any:
         ((ppo.PPO, "train"), 1, 0),  # in the first round, with the checkpoint of step 0
         ((ppo.PPO, "train"), 3, 192),  # in a round after the second checkpoint
         ((ppo.PPOLearner, "checkpoint"), 2, 0),  # evaluated and saved as the best, but no checkpoint yet
-        ((loop, "day_figure"), 1, 384),  # trained, but not finished
+        ((loop, "save_figure"), 1, 384),  # trained, but not finished
     ],
 )
 def test_a_resumed_run_ends_as_an_uninterrupted_one(

@@ -13,9 +13,10 @@ from qevgrid.agents.heuristics import Idle
 from qevgrid.envs.types import FloatArray
 from qevgrid.envs.v2g.core import V2GCore
 from qevgrid.envs.v2g.params import V2GParams
+from qevgrid.envs.v2g.problem import KPIS
 from qevgrid.envs.v2g.scenario import Scenario
 from qevgrid.runner.parallel import CHUNK, play_rival
-from qevgrid.runner.rollout import KPIS, Episodes, play
+from qevgrid.runner.rollout import Episodes, play
 from worlds import WORLDS, Car, by_hand, core_of
 
 SEEDS = [3, 4, 2**33 + 1]
@@ -97,7 +98,7 @@ def played_by_hand(
     table[: len(actions)] = actions
     episodes = play(core, Script(table), [0])
     found = dict(zip(KPIS, episodes.kpi[0].tolist(), strict=True))
-    return found | {"outage_h": float(episodes.outage[0]), "cost_usd": float(episodes.total_usd[0])}
+    return found | {"outage_h": float(episodes.stress[0]), "cost_usd": float(episodes.total_usd[0])}
 
 
 def test_quantities_of_a_calm_day_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +184,7 @@ def test_fast_rivals_and_few_days_need_no_processes(monkeypatch: pytest.MonkeyPa
 
 def assert_same(a: Episodes, b: Episodes) -> None:
     assert (a.agent, a.seeds, a.fingerprints, a.parameters) == (b.agent, b.seeds, b.fingerprints, b.parameters)
-    for name in ("cost_usd", "total_usd", "kpi", "outage"):
+    for name in ("cost_usd", "total_usd", "kpi", "stress"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     assert a.report.keys() == b.report.keys()
     assert all(np.array_equal(a.report[key], b.report[key]) for key in a.report)

@@ -270,3 +270,36 @@ def test_a_model_of_another_circuit_is_refused(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         play(core, load_learned(tmp_path / "model.zip", "x", core, noisy), [1])
+
+
+def test_blocks_of_any_size_give_the_same_values() -> None:
+    circuit = Circuit(3, 2, "rx_ry_rz")
+    with torch.no_grad():
+        executor = build_executor(circuit, Execution())  # traced without gradients as well
+        data, weights = torch.randn(70, circuit.n_data), torch.randn(circuit.n_weights)
+        whole = executor.expectations(data, weights)
+        for size in (1, 2, 31, 32, 33, 65):
+            torch.testing.assert_close(executor.expectations(data[:size], weights), whole[:size], atol=2e-6, rtol=0)
+    torch.testing.assert_close(executor.expectations(data[:33], weights), whole[:33], atol=2e-6, rtol=0)
+
+
+def test_a_resting_layer_follows_its_scales() -> None:
+    layer, x = CircuitLayer(Circuit(2, 2), 3, Execution()), torch.rand(4, 3)
+    for _ in range(2):
+        with torch.no_grad():
+            rested = layer(x)
+        torch.testing.assert_close(rested, layer(x).detach(), atol=2e-6, rtol=0)
+        with torch.no_grad():
+            layer.scale.mul_(1.7)
+
+
+def test_equal_circuits_run_once_on_a_slow_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit, seen = Circuit(2, 1), []
+    executor = build_executor(circuit, Execution(executor="pennylane"))
+    assert isinstance(executor, PennyLaneExecutor)
+    node, data, weights = executor.node, torch.rand(3, circuit.n_data)[[0, 1, 0, 2, 1]], torch.rand(circuit.n_weights)
+    monkeypatch.setattr(executor, "node", lambda d, w: seen.append(d.shape[1]) or node(d, w))
+    with torch.no_grad():
+        once = executor.expectations(data, weights)
+    torch.testing.assert_close(once, executor.expectations(data, weights))
+    assert seen == [3, 5]

@@ -21,6 +21,8 @@ class CircuitLayer(nn.Module):
     ``scale`` (n_data, uploads) and ``bias`` (n_data,) are the inputs' parameters, ``weights`` (V,) the circuit's.
     """
 
+    where: Tensor
+
     def __init__(
         self, circuit: Circuit, n_features: int, execution: Execution, uploads: int = 1, scale_init: float = 1.0
     ) -> None:
@@ -33,16 +35,27 @@ class CircuitLayer(nn.Module):
             "where", feature * circuit.n_data + torch.arange(circuit.n_data)[:, None], persistent=False
         )
         self.n_features = n_features
+        self._rested: tuple[Any, Tensor] | None = None
         self.scale = nn.Parameter(torch.full(shape, scale_init / math.sqrt(uploads)))
         self.bias = nn.Parameter(torch.zeros(circuit.n_data))
         self.weights = nn.Parameter((2 * torch.rand(circuit.n_weights) - 1) * math.pi)
 
     def angles(self, x: Tensor) -> Tensor:
         """Data angles (B, E) of features (B, F)."""
-        mixing = torch.zeros(self.n_features * self.circuit.n_data, dtype=x.dtype)
-        where: Any = self.where
-        mixing = mixing.index_add(0, where.flatten(), self.scale.flatten())
-        return torch.addmm(self.bias, x, mixing.view(self.n_features, -1))
+        return torch.addmm(self.bias, x, self._mixing() if torch.is_grad_enabled() else self._rested_mixing())
+
+    def _mixing(self) -> Tensor:
+        """What each feature adds to each angle, (F, E)."""
+        flat = torch.zeros(self.n_features * self.circuit.n_data, dtype=self.scale.dtype)
+        return flat.index_add(0, self.where.flatten(), self.scale.flatten()).view(self.n_features, -1)
+
+    def _rested_mixing(self) -> Tensor:
+        """The same, made once while the scales rest."""
+        scale = self.scale
+        state = scale.data_ptr(), scale._version, scale.dtype
+        if self._rested is None or self._rested[0] != state:
+            self._rested = state, self._mixing()
+        return self._rested[1]
 
     def forward(self, x: Tensor) -> Tensor:
         """Expectation values (B, R)."""

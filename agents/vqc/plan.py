@@ -93,10 +93,8 @@ class Plan:
         self.phase_constant = torch.as_tensor(constant).to(self.dtype)
         self.phase_weights = torch.as_tensor(weights).to(self.dtype) if weights.any() else None
         self.wanted = weights.any((1, 2)) if len(phases) else np.zeros(0, bool)
-        sign = np.abs(np.sin(constant)).max(1, initial=0.0) < 1e-12
-        nothing = sign & (np.cos(constant) > 0).all(1)
-        shared = np.where(nothing, kernel.NO_PHASE, np.where(sign, kernel.SIGN, kernel.PHASE))
-        self.shared = np.where(self.wanted, kernel.PHASE, shared).astype(np.int64)
+        nothing = (np.abs(np.exp(1j * constant) - 1) < 1e-12).all(1)
+        self.shared = np.where(self.wanted | ~nothing, kernel.PHASE, kernel.NO_PHASE).astype(np.int64)
 
     def program(self, weights: Tensor) -> Program:
         """Matrices and phases of these weights (V,), differentiable."""
@@ -139,23 +137,11 @@ class Plan:
     def evaluate(self, frozen: Frozen, data: Any) -> Any:
         """The same without gradients, on arrays."""
         angles = data if self.data_slopes is None else data @ self.data_slopes.numpy().T
-        out = self._forward(frozen, *self._waves(angles), np.empty((0, 2, 2**self.n, kernel.LANES), self.real))
-        return out[:, : len(data)].T
-
-    def _waves(self, angles: Any) -> tuple[Any, Any]:
-        """Cosine and sine (G, B) of half the angles (B, G), for whole blocks."""
-        padded = -(-len(angles) // kernel.LANES) * kernel.LANES
-        half = torch.zeros((angles.shape[1], padded), dtype=self.dtype)
-        half[:, : len(angles)] = torch.from_numpy(angles).T * 0.5
-        return torch.cos(half).numpy(), torch.sin(half).numpy()
-
-    def _forward(self, frozen: Frozen, cos: Any, sin: Any, kept: Any) -> Any:
-        out = np.empty((len(self.signs), cos.shape[1]), self.real)
-        kernel.forward(
+        out = kernel.evaluate(
             self.order, self.kinds, frozen.m_re, frozen.m_im, self.shared, frozen.s_re, frozen.s_im, self.span,
-            self.masks, self.by_wire, frozen.i_re, frozen.i_im, cos, sin, self.signs, out, kept,
+            self.masks, self.by_wire, frozen.i_re, frozen.i_im, angles, self.signs, _lanes(len(angles)),
         )  # fmt: skip
-        return out
+        return out[:, : len(data)].T
 
 
 class _Run(torch.autograd.Function):
@@ -164,9 +150,14 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, matrices: Tensor, phases: Tensor, first: Tensor, angles: Tensor) -> Tensor:
         frozen = plan.freeze(Program(matrices, phases, first))
-        cos, sin = plan._waves(angles.detach().numpy())
-        kept = np.empty((cos.shape[1] // kernel.LANES, 2, 2**plan.n, kernel.LANES), plan.real)
-        out = plan._forward(frozen, cos, sin, kept)
+        lanes = _lanes(len(angles))
+        cos, sin = kernel.waves(angles.detach().numpy(), lanes)
+        kept = np.empty((cos.shape[1] // lanes, 2, 2**plan.n, lanes), plan.real)
+        out = np.empty((len(plan.signs), cos.shape[1]), plan.real)
+        kernel.forward(
+            plan.order, plan.kinds, frozen.m_re, frozen.m_im, plan.shared, frozen.s_re, frozen.s_im, plan.span,
+            plan.masks, plan.by_wire, frozen.i_re, frozen.i_im, cos, sin, plan.signs, out, kept,
+        )  # fmt: skip
         ctx.plan, ctx.kept, ctx.frozen, ctx.waves = plan, kept, frozen, (cos, sin)
         return torch.from_numpy(out).T[: len(angles)]
 
@@ -192,6 +183,11 @@ class _Run(torch.autograd.Function):
             torch.from_numpy(g_first[0] + 1j * g_first[1]).to(plan.complex),
             torch.from_numpy(g_angle).T[: len(grad)],
         )
+
+
+def _lanes(batch: int) -> int:
+    """Samples a block."""
+    return max(min(batch, kernel.LANES), 1)
 
 
 def _parts(values: Any) -> tuple[Any, Any]:

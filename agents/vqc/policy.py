@@ -18,7 +18,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from qevgrid.agents.shared_policy import FleetCritic, mlp
+from qevgrid.agents.shared_policy import Extractor, FleetCritic, mlp
 from qevgrid.agents.vqc.circuit import Circuit
 from qevgrid.agents.vqc.executors import Execution
 from qevgrid.agents.vqc.layer import CircuitLayer
@@ -104,27 +104,6 @@ class CircuitCritic(nn.Module):
         """(B, R) for observations (B, O)."""
         x = self.reader(obs)
         return self.body(x.reshape(-1, x.shape[-1])).view(len(obs), -1, self.body.circuit.n_outputs).mean(1)
-
-
-class Extractor(nn.Module):
-    """Actor and critic behind SB3's interface."""
-
-    def __init__(self, actor: Actor, critic: nn.Module, latent_dim_pi: int, latent_dim_vf: int) -> None:
-        super().__init__()
-        self.actor, self.critic = actor, critic
-        self.latent_dim_pi, self.latent_dim_vf = latent_dim_pi, latent_dim_vf
-
-    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Both for observations (B, O)."""
-        return self.forward_actor(obs), self.forward_critic(obs)
-
-    def forward_actor(self, obs: Tensor) -> Tensor:
-        """Action parameters (B, A)."""
-        return self.actor(obs)
-
-    def forward_critic(self, obs: Tensor) -> Tensor:
-        """Features of the value head."""
-        return self.critic(obs)
 
 
 class VQCPolicy(ActorCriticPolicy):

@@ -71,8 +71,9 @@ def trace(function: Callable[[Tensor, Tensor], Sequence[Any]], n_qubits: int, n_
     """Trace ``function(data (E,), weights (V,))``. Raises ``UntraceableError``."""
     generator = torch.Generator().manual_seed(0)
     points = [[torch.rand(n, generator=generator, dtype=torch.float64) for n in (n_data, n_weights)] for _ in range(2)]
-    tapes = [_Tape(function, *point) for point in points]
-    first, second = (tape.gates() for tape in tapes)
+    with torch.enable_grad():  # whatever the caller is doing: slopes of the angles are derivatives
+        tapes = [_Tape(function, *point) for point in points]
+        first, second = (tape.gates() for tape in tapes)
     if [(name, wires) for name, wires, _, _ in first] != [(name, wires) for name, wires, _, _ in second]:
         raise UntraceableError("gates that depend on the data")
     builder = _Builder(n_qubits, n_data, n_weights)

@@ -4,7 +4,10 @@ import gymnasium
 
 __version__ = "0.1.0"
 
-_PROBLEMS = {"qevgrid/V2G-v0": "qevgrid.envs.v2g.env:V2G"}
+_PROBLEMS = {
+    "qevgrid/V2G-v0": "qevgrid.envs.v2g.env:V2G",
+    "qevgrid/MobileCSP-v0": "qevgrid.envs.mobile_csp.env:MobileCSP",
+}
 
 
 def _register() -> None:

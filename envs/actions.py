@@ -9,7 +9,10 @@ from qevgrid.envs.types import BoolArray, Core, FloatArray, IntArray
 
 
 class ActionReader:
-    """Reads actions of a fixed shape: numbers in [-1, 1] (clipped) or choices 0 to L - 1."""
+    """Reads actions of a fixed shape: numbers in [-1, 1] (clipped) or choices 0 to L - 1.
+
+    A core with a ``single_choice`` has no axis for the entries in its shape.
+    """
 
     def __init__(self, core: Core, shape: tuple[int, ...]) -> None:
         self._core, self._shape, self._choices = core, shape, core.n_choices
@@ -23,7 +26,7 @@ class ActionReader:
     def _numbers(self, action: Any, ignored: BoolArray | None) -> FloatArray:
         values = self._shaped(action, np.float64)
         finite = np.isfinite(values)
-        if not finite.all() and (bad := _first(~finite, ignored)):
+        if not finite.all() and (bad := _first(~finite, ignored)) is not None:
             raise UserError(
                 f"action{list(bad)} is {values[bad]}: every entry must be a finite number in [-1, 1]; "
                 "check the policy's output for NaN"
@@ -33,12 +36,12 @@ class ActionReader:
     def _indices(self, action: Any, choices: int, ignored: BoolArray | None) -> IntArray:
         values = self._shaped(action, np.float64)
         wrong = ~((values >= 0) & (values < choices) & (values == np.floor(values)))
-        if wrong.any() and (bad := _first(wrong, ignored)):
+        if wrong.any() and (bad := _first(wrong, ignored)) is not None:
             raise UserError(
-                f"action{list(bad)} is {values[bad]:g}: every entry must be a whole number from 0 to "
+                f"action{list(bad) or ''} is {values[bad]:g}: every entry must be a whole number from 0 to "
                 f"{choices - 1} (a level); use action='box' for continuous actions"
             )
-        return np.atleast_2d(np.where(wrong, 0, values).astype(np.int64))
+        return np.where(wrong, 0, values).astype(np.int64).reshape(-1, self._core.n_actions)
 
     def _shaped(self, action: Any, dtype: type) -> FloatArray:
         try:
@@ -55,9 +58,9 @@ class ActionReader:
         return values
 
 
-def _first(wrong: BoolArray, ignored: BoolArray | None) -> tuple[int, ...]:
-    """Index of the first wrong entry in a row that matters; () where there is none."""
+def _first(wrong: BoolArray, ignored: BoolArray | None) -> tuple[int, ...] | None:
+    """Index of the first wrong entry in a row that matters; ``None`` where there is none."""
     if ignored is not None:
-        wrong = wrong & ~ignored[:, None]
+        wrong = wrong & ~ignored.reshape(-1, *(1,) * (wrong.ndim - 1))
     found = np.argwhere(wrong)
-    return tuple(int(k) for k in found[0]) if len(found) else ()
+    return tuple(int(k) for k in found[0]) if len(found) else None

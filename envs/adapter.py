@@ -25,9 +25,11 @@ VectorStep = tuple[Float32Array, FloatArray, BoolArray, BoolArray, Info]
 
 
 def action_space(core: Core) -> spaces.Space[Any]:
-    """Numbers in [-1, 1] or one of L choices, an entry each."""
+    """Numbers in [-1, 1] or one of L choices, an entry each; or one choice."""
     if core.n_choices is None:
         return spaces.Box(-1.0, 1.0, (core.n_actions,), np.float32)
+    if core.single_choice:
+        return spaces.Discrete(core.n_choices)
     return spaces.MultiDiscrete(np.full(core.n_actions, core.n_choices))
 
 
@@ -55,7 +57,7 @@ class CoreEnv(gym.Env[Float32Array, Any]):
         self.core, self.render_mode = core, render_mode
         self.action_space = action_space(core)
         self.observation_space = observation_space(core)
-        self._read = ActionReader(core, (core.n_actions,))
+        self._read = ActionReader(core, self.action_space.shape or ())
         self._batch = core.batch(1)
         self._terms = tuple(core.cost_terms)
         self._window = Window(type(self).__name__)
@@ -116,7 +118,8 @@ class CoreEnv(gym.Env[Float32Array, Any]):
 
     def _with_mask(self, info: Info) -> Info:
         if self.core.n_choices is not None:
-            info["action_mask"] = self._batch.mask()[0]
+            mask = self._batch.mask()[0]
+            info["action_mask"] = mask[0] if self.core.single_choice else mask
         return info
 
     def render(self) -> Any:
@@ -171,7 +174,7 @@ class CoreVectorEnv(VectorEnv[Float32Array, Any, FloatArray]):
         self.single_observation_space = observation_space(core)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self._read = ActionReader(core, (num_envs, core.n_actions))
+        self._read = ActionReader(core, self.action_space.shape or ())
         self._batch = core.batch(num_envs)
         self._rngs: list[np.random.Generator] = []
         self._ended = np.zeros(num_envs, bool)
@@ -318,7 +321,7 @@ class CoreVectorEnv(VectorEnv[Float32Array, Any, FloatArray]):
             here = np.zeros(self.num_envs, bool)
             here[rows] = True
             mask = self._batch.mask() & here[:, None, None]
-            info |= self._masked({"action_mask": mask}, here)
+            info |= self._masked({"action_mask": mask[:, 0] if self.core.single_choice else mask}, here)
         return info
 
 

@@ -91,6 +91,11 @@ class Core(Protocol):
         ...
 
     @property
+    def single_choice(self) -> bool:
+        """Whether an action is one choice alone (A = 1): a number, not an array."""
+        ...
+
+    @property
     def cost_terms(self) -> Sequence[str]:
         """Names of the entries of ``Outcome.cost_usd``."""
         ...

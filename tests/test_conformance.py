@@ -17,8 +17,10 @@ import qevgrid
 from qevgrid.envs.errors import UserError
 
 V2G = "qevgrid/V2G-v0"
+CSP = "qevgrid/MobileCSP-v0"
 SMALL: dict[str, Any] = {"n_sockets": 4, "dt_h": 1.0, "outage": {"share": 1.0}}
 SITES = SMALL | {"n_sockets": 7, "site": {"bus": (17, 32, 5), "pv_kw": (90.0, 60.0, 10.0)}}
+MINI: dict[str, Any] = {"preset": "mini"}
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     V2G: {
         "default": {},
@@ -26,7 +28,14 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "small": SMALL,
         "sites": SITES,
         "sites_levels": SITES | {"action": "levels", "sessions": "public"},
-    }
+    },
+    CSP: {
+        "default": {},
+        "joint": MINI,
+        "joint_levels": MINI | {"power": "levels", "preposition": True},
+        "sequential": MINI | {"form": "sequential", "n_units": 3},
+        "sequential_levels": MINI | {"form": "sequential", "power": "levels", "preposition": True},
+    },
 }
 CASES = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 QUICK = [case for case in CASES if case[1] not in ("default", "levels")]
@@ -104,7 +113,7 @@ def test_the_callers_action_is_left_alone(case: tuple[str, str]) -> None:
     env, venv = make(case), make_vec(case, 3)
     for world in (env, venv):
         world.reset(seed=0)
-        act = actions(world, 1)[0]
+        act = np.array(actions(world, 1)[0])
         if act.dtype.kind == "f":
             act = act * 2
         act.flags.writeable = False
@@ -144,8 +153,8 @@ def in_worker(case: tuple[str, str]) -> bytes:
     return pickle.dumps(play(env, actions(env, 5)))
 
 
-def test_spawned_workers_agree() -> None:
-    case = (V2G, "sites_levels")
+@pytest.mark.parametrize("case", [(V2G, "sites_levels"), (CSP, "sequential_levels")])
+def test_spawned_workers_agree(case: tuple[str, str]) -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         there = pickle.loads(pool.apply(in_worker, (case,)))
     assert equal(there, pickle.loads(in_worker(case)))
@@ -232,13 +241,20 @@ def test_uncopied_observations_are_the_same_array(case: tuple[str, str]) -> None
 # --- bounds ---------------------------------------------------------------------------------------
 
 
+def extremes(space: Any) -> tuple[Any, Any]:
+    """Least and greatest action of a batch."""
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return np.zeros(space.shape, int), space.nvec - 1
+    return space.low, space.high
+
+
 @each
 @pytest.mark.parametrize("policy", ["most", "least", "alternating", "random"])
 def test_observations_stay_in_the_space(case: tuple[str, str], policy: str) -> None:
     env = make_vec(case, 6)
     space, (obs, _) = env.observation_space, env.reset(seed=11)
     assert obs in space
-    low, high = env.action_space.low, env.action_space.high
+    low, high = extremes(env.action_space)
     for k in range(int(24 / options(case).get("dt_h", 0.25)) + 3):
         ends = {"most": high, "least": low, "alternating": (low, high)[k % 2]}
         obs, reward, *_ = env.step(ends.get(policy, env.action_space.sample()))

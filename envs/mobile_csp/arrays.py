@@ -15,6 +15,8 @@ SUPPLIED = -1
 """Island number of a site that has the grid (or its own supply)."""
 UNREACHABLE = 10_000
 """Travel periods where no road is open."""
+STAY = -1
+"""Instead of a site in an action: where the unit is."""
 AUTO = 2.0
 """Power share that leaves the choice to the site: charge where there is supply, serve where there is none."""
 
@@ -70,5 +72,5 @@ class Units(NamedTuple):
 class Action(NamedTuple):
     """What the units shall do in one period. Those under way go on whatever is said."""
 
-    site: IntArray  # (B, M) go there; where the unit is: stay
+    site: IntArray  # (B, M) go there; where the unit is, or STAY: stay
     share: FloatArray  # (B, M) of its power if it stays: > 0 discharge, < 0 charge, AUTO

@@ -54,6 +54,8 @@ class View:
 class V2GCore:
     """Constant part of the world. ``Batch`` holds the running episodes."""
 
+    single_choice = False
+
     def __init__(self, params: V2GParams) -> None:
         self.params = params
         self.plant = build_plant(params)

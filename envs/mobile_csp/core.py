@@ -1,0 +1,293 @@
+"""The Mobile CSP world, batched: draws scenarios, keeps the state of B episodes, steps them in place."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qevgrid.envs.errors import UserError
+from qevgrid.envs.mobile_csp import kernel, model, observe
+from qevgrid.envs.mobile_csp.arrays import AUTO, STAY, Action, Fleet, Sites, Tariff, Units, World
+from qevgrid.envs.mobile_csp.forecast import BEFORE_STORM, expected, scenarios
+from qevgrid.envs.mobile_csp.params import MobileCSPParams
+from qevgrid.envs.mobile_csp.plant import Plant, build_plant
+from qevgrid.envs.mobile_csp.scenario import Sampler, Scenario, whole_travel
+from qevgrid.envs.types import BoolArray, Float32Array, FloatArray, IntArray
+
+NOTHING = np.empty((0, 0), np.float32)
+
+
+@dataclass
+class View:
+    """All that a controller may know of B running episodes at their present stage. Arrays are copies."""
+
+    stage: IntArray  # (B,) the present period; -1: before the storm
+    units: Units
+    acting: IntArray  # (B,) sequential form: the unit whose turn it is, -1 at the end; -2: all idle ones at once
+    gust_mph: FloatArray  # (B,) as measured, or as forecast before the storm
+    mask: BoolArray  # (B, A, L) choices that can be followed as they are
+    fleet: Fleet
+    sites: Sites
+    tariff: Tariff
+    whole_travel: Any  # (D, D) int16, travel periods while all roads are open: counts before the storm
+    plant: Plant
+    _scenario: Scenario
+
+    def forecast(self) -> World:
+        """Expected world over all T periods; up to the present as it was. See ``forecast.expected``."""
+        return expected(self.plant, self._scenario, self.stage)
+
+    def scenarios(self, n: int, rng: np.random.Generator) -> World:
+        """``n`` worlds a row that may come true, (B * n, T, ...). See ``forecast.scenarios``."""
+        return scenarios(self.plant, self._scenario, self.stage, n, rng)
+
+
+class MobileCore:
+    """Constant part of the world, all units choosing at once. ``Batch`` holds the running episodes."""
+
+    single_choice = False
+
+    def __init__(self, params: MobileCSPParams) -> None:
+        self.params = params
+        self.plant = build_plant(params)
+        self.sampler = Sampler(self.plant)
+        self.labels = observe.labels(params)
+        self.weights = np.ones(len(model.COST_TERMS))
+        self.levels = np.linspace(-1.0, 1.0, params.n_levels) if params.power == "levels" else np.empty(0)
+        self.first_stage = BEFORE_STORM if params.preposition else 0
+        self.rules = _rules(self.plant, self.first_stage, self.levels)
+
+    @property
+    def n_sites(self) -> int:
+        """D."""
+        return self.plant.n_sites
+
+    @property
+    def n_units(self) -> int:
+        """M."""
+        return self.params.n_units
+
+    @property
+    def n_periods(self) -> int:
+        """T."""
+        return self.params.n_periods
+
+    @property
+    def n_stages(self) -> int:
+        """Stages of an episode: T, and the decision before the storm."""
+        return self.n_periods - self.first_stage
+
+    @property
+    def n_actions(self) -> int:
+        """A, entries of an action: one a unit."""
+        return self.n_units
+
+    @property
+    def n_choices(self) -> int:
+        """L: sites, and power levels."""
+        return self.n_sites + len(self.levels)
+
+    @property
+    def cost_terms(self) -> tuple[str, ...]:
+        """Names of the entries of ``Outcome.cost_usd``."""
+        return model.COST_TERMS
+
+    def decode(self, choice: IntArray) -> Action:
+        """Choices (B, A): d < D goes to site d, D + k stays at power level k."""
+        if not len(self.levels):
+            return Action(choice, np.full(choice.shape, AUTO))
+        power = choice >= self.n_sites
+        level = np.where(power, choice - self.n_sites, 0)
+        return Action(np.where(power, STAY, choice), np.where(power, self.levels[level], AUTO))
+
+    def notes(self) -> dict[str, Any]:
+        """Clock hour of period 0."""
+        return {"start_h": self.params.start_h}
+
+    def check(self, scenario: Scenario, size: int) -> None:
+        """Raise ``UserError`` unless ``scenario`` holds ``size`` episodes of these parameters."""
+        if not isinstance(scenario, Scenario):
+            raise UserError(f"a scenario must be a Mobile CSP Scenario, not {type(scenario).__name__}")
+        lines, roads = self.plant.feeder.n_line, len(self.plant.roads.tail)
+        shapes = (scenario.world.need_kw.shape, scenario.line_h.shape, scenario.road_h.shape)
+        needed = ((size, self.n_periods, self.n_sites), (size, lines), (size, roads))
+        if shapes != needed:
+            raise UserError(
+                f"the scenario's needs, lines and roads have shapes {shapes}, but these parameters need {needed}; "
+                "draw it with the same parameters"
+            )
+
+    def batch(self, size: int) -> Any:
+        """Room for ``size`` episodes."""
+        return Batch(self, size)
+
+
+class Batch:
+    """B episodes side by side, all units choosing at once. ``step`` moves all by one stage."""
+
+    def __init__(self, core: MobileCore, size: int) -> None:
+        self.core, self.size = core, size
+        m, d = core.n_units, core.n_sites
+        self.state = kernel.State(
+            stage=np.full(size, core.n_periods, np.int64),
+            site=np.full((size, m), core.plant.start_site, np.int64),
+            arrival=np.zeros((size, m), np.int64),
+            energy_kwh=np.full((size, m), core.plant.start_kwh),
+        )
+        self.outcome = kernel.Outcome(
+            charge_kw=np.zeros((size, m)),
+            discharge_kw=np.zeros((size, m)),
+            connected=np.zeros((size, m), bool),
+            served_kw=np.zeros((size, d)),
+            refused=np.zeros(size, np.int64),
+            cost_usd=np.zeros((size, len(model.COST_TERMS))),
+            curtailed_kwh=np.zeros(size),
+            total_usd=np.zeros(size),
+            reward=np.zeros(size),
+        )
+        self.scratch = _scratch(m, d)
+        self.recorder: Callable[[Batch], None] | None = None  # called after every period
+        self.all_rows, self.all_units = np.ones(size, bool), np.full(size, kernel.ALL, np.int64)
+        self._mask = np.empty((size, m, core.n_choices), bool)
+        self._mask_is_fresh = False
+        self.scenario: Scenario
+        self.known: Float32Array  # (B, T + 1 + before, G) observation entries that units do not touch
+        self._running = False
+
+    @property
+    def world(self) -> World:
+        """What happens, (B, T, ...)."""
+        return self.scenario.world
+
+    def start(self, rows: IntArray, rngs: list[np.random.Generator]) -> None:
+        """Draw new scenarios for ``rows`` from their generators and put them at their beginning."""
+        self.load(rows, self.core.sampler.sample(rngs))
+
+    def load(self, rows: IntArray, scenario: Scenario) -> None:
+        """Put given scenarios (batch axis = ``rows``) at their beginning."""
+        known = observe.tabulate(self.core.plant, scenario)
+        if not self._running:
+            self.scenario = _room(scenario, self.size)
+            self.known = np.zeros((self.size, *known.shape[1:]), np.float32)
+            self._running = True
+        for mine, new in zip(_arrays(self.scenario), _arrays(scenario), strict=True):
+            mine[rows] = new
+        self.known[rows] = known
+        self._mask_is_fresh = False
+        self.state.stage[rows] = self.core.first_stage
+        self.state.site[rows] = self.core.plant.start_site
+        self.state.arrival[rows] = self.core.first_stage
+        self.state.energy_kwh[rows] = self.core.plant.start_kwh
+
+    def step(self, action: Action, out: Float32Array | None = None) -> None:
+        """One stage; results are in ``outcome`` and ``state``, the observations after it in ``out``."""
+        self.advance(action, self.all_rows, out)
+
+    def advance(self, action: Action, active: BoolArray, out: Float32Array | None = None) -> None:
+        """One stage of the rows that are ``active`` (B,); then the observations of all."""
+        core, obs = self.core, NOTHING if out is None else out
+        args = (self.state, self.outcome, self.scratch, action.site, action.share, active, obs, self._mask)
+        kernel.step(core.rules, self.scenario.world, self.known, *args)
+        self._mask_is_fresh = out is not None
+        if self.recorder is not None:
+            self.recorder(self)
+
+    def observe(self, out: Float32Array | None = None) -> Float32Array:
+        """Observations (B, O), written to ``out`` when given."""
+        return self.describe(self.state, self.all_units, out)
+
+    def describe(self, state: kernel.State, acting: IntArray, out: Float32Array | None) -> Float32Array:
+        """Observations of a state in which it is the turn of the units ``acting`` (B,)."""
+        if out is None:
+            out = np.empty((self.size, len(self.core.labels)), np.float32)
+        kernel.observe(self.core.rules, self.scenario.world, self.known, state, acting, out)
+        return out
+
+    @property
+    def over(self) -> BoolArray:
+        """Episodes that have reached their horizon, (B,)."""
+        return self.state.stage >= self.core.n_periods
+
+    def view(self) -> View:
+        """What a controller may know now."""
+        return self.look(self.state, self.all_units, self.mask())
+
+    def look(self, state: kernel.State, acting: IntArray, mask: BoolArray) -> View:
+        """``view`` of a state in which it is the turn of ``acting`` (B,)."""
+        plant = self.core.plant
+        return View(
+            stage=state.stage.copy(),
+            units=Units(state.site.copy(), state.arrival.copy(), state.energy_kwh.copy()),
+            acting=acting.copy(),
+            gust_mph=self.scenario.gust_mph.copy(),
+            mask=mask,
+            fleet=plant.fleet,
+            sites=plant.sites,
+            tariff=plant.tariff,
+            whole_travel=self.core.rules.whole,
+            plant=plant,
+            _scenario=self.scenario,
+        )
+
+    def mask(self) -> BoolArray:
+        """Choices that can be followed as they are, (B, M, L); to stay always can."""
+        if not self._mask_is_fresh:
+            self.choices(self.state, self.all_units, self._mask)
+        self._mask_is_fresh = True
+        return self._mask.copy()
+
+    def choices(self, state: kernel.State, acting: IntArray, out: BoolArray) -> BoolArray:
+        """``mask`` of a state, of all units or of the one ``acting`` in each row, written to ``out``."""
+        kernel.mask(self.core.rules, self.scenario.world, state, self.scratch, acting, out)
+        return out
+
+
+def _arrays(scenario: Scenario) -> list[Any]:
+    """Every array of a scenario."""
+    return [*scenario[:-1], *scenario.world]
+
+
+def _room(scenario: Scenario, size: int) -> Scenario:
+    """Empty arrays of the same shapes for ``size`` episodes."""
+    made = [np.zeros((size, *x.shape[1:]), x.dtype) for x in _arrays(scenario)]
+    n = len(scenario) - 1
+    return Scenario(*made[:n], World._make(made[n:]))
+
+
+def _scratch(m: int, d: int) -> kernel.Scratch:
+    return kernel.Scratch(
+        share=np.zeros(m),
+        staying=np.zeros(m, bool),
+        order=np.zeros(m, np.int64),
+        taken=np.zeros(d, np.int64),
+        room_kw=np.zeros(d),
+        supply_kw=np.zeros(d),
+        pv_kw=np.zeros(d),
+        used_kw=np.zeros(d),
+        offered_kw=np.zeros(d),
+    )
+
+
+def _rules(plant: Plant, first_stage: int, levels: FloatArray) -> kernel.Rules:
+    """Constants of the transition."""
+    voll = plant.sites.voll_usd_kwh
+    _, capacity, floor, power, eta_charge, eta_discharge = plant.fleet
+    return kernel.Rules(
+        voll,
+        plant.sites.slots,
+        np.argsort(-voll, kind="stable"),
+        whole_travel(plant),
+        levels,
+        1.0 / np.maximum(plant.sites.slots, 1),
+        capacity,
+        floor,
+        power,
+        eta_charge,
+        eta_discharge,
+        *plant.tariff,
+        reward_scale=plant.params.reward_scale,
+        first_stage=first_stage,
+        per_travel=plant.params.dt_h / observe.TRAVEL_SCALE_H,
+        per_kwh=1.0 / capacity,
+    )

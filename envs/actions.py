@@ -34,6 +34,9 @@ class ActionReader:
         return np.atleast_2d(values)
 
     def _indices(self, action: Any, choices: int, ignored: BoolArray | None) -> IntArray:
+        if isinstance(action, np.ndarray) and action.dtype == np.int64 and action.shape == self._shape:
+            if action.min() >= 0 and action.max() < choices:  # the common case, without the detours
+                return action.reshape(-1, self._core.n_actions).copy()
         values = self._shaped(action, np.float64)
         wrong = ~((values >= 0) & (values < choices) & (values == np.floor(values)))
         if wrong.any() and (bad := _first(wrong, ignored)) is not None:

@@ -234,7 +234,6 @@ class Batch:
         """Choices that can be followed as they are, (B, M, L); to stay always can."""
         if not self._mask_is_fresh:
             self.choices(self.state, self.all_units, self._mask)
-        self._mask_is_fresh = True
         return self._mask.copy()
 
     def choices(self, state: kernel.State, acting: IntArray, out: BoolArray) -> BoolArray:
@@ -276,7 +275,7 @@ def _rules(plant: Plant, first_stage: int, levels: FloatArray) -> kernel.Rules:
     return kernel.Rules(
         voll,
         plant.sites.slots,
-        np.argsort(-voll, kind="stable"),
+        np.array([d for d in np.argsort(-voll, kind="stable") if plant.ground.critical[d]], np.int64),
         whole_travel(plant),
         levels,
         1.0 / np.maximum(plant.sites.slots, 1),

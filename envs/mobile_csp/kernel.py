@@ -30,7 +30,7 @@ class Rules(NamedTuple):
 
     voll_usd_kwh: FloatArray  # (D,)
     slots: IntArray  # (D,)
-    by_value: IntArray  # (D,) sites, most valuable load first
+    by_value: IntArray  # (C,) sites with a critical load, most valuable first
     whole: NDArray  # (D, D) int16, travel periods while all roads are open
     levels: FloatArray  # (K,) power shares; empty: the site decides
     per_slot: FloatArray  # (D,) 1 / slots
@@ -245,11 +245,10 @@ def _charge(rules, world, state, out, scratch, b, t):
 @inlined
 def _offer(rules, world, state, out, scratch, b, t):
     """Units in islands offer power, kept in ``discharge_kw`` until it is known what is used of it."""
-    for d in range(len(rules.slots)):
+    for d in range(len(rules.slots)):  # an island's number is that of its first site
         scratch.pv_kw[d] = 0.0
         scratch.offered_kw[d] = 0.0
         scratch.used_kw[d] = 0.0
-    for d in range(len(rules.slots)):
         if world.island[b, t, d] != SUPPLIED:
             scratch.pv_kw[world.island[b, t, d]] += world.pv_kw[b, t, d]
     for i in range(state.site.shape[1]):
@@ -268,8 +267,9 @@ def _serve(rules, world, out, scratch, b, t):
     """PV and then the offers of each island go to its needs, most valuable first."""
     for d in range(len(rules.slots)):
         scratch.supply_kw[d] = scratch.pv_kw[d] + scratch.offered_kw[d]
+        out.served_kw[b, d] = 0.0
     unserved, fuel = 0.0, 0.0
-    for k in range(len(rules.slots)):
+    for k in range(len(rules.by_value)):
         d = rules.by_value[k]
         need, served, island = world.need_kw[b, t, d], 0.0, world.island[b, t, d]
         if need > 0.0:
@@ -287,8 +287,9 @@ def _serve(rules, world, out, scratch, b, t):
 def _settle(rules, world, state, out, scratch, b, t, periods, wished):
     """Take what is used pro rata from the offers, move the energies, count their costs."""
     for d in range(len(rules.slots)):  # the share of the offers that is used
-        used = max(scratch.used_kw[d] - scratch.pv_kw[d], 0.0)
-        scratch.used_kw[d] = min(used / max(scratch.offered_kw[d], 1e-12), 1.0)
+        if scratch.offered_kw[d] > 0.0:
+            used = max(scratch.used_kw[d] - scratch.pv_kw[d], 0.0)
+            scratch.used_kw[d] = min(used / scratch.offered_kw[d], 1.0)
     wear, energy_usd, terminal, moved = 0.0, 0.0, 0.0, 0.0
     for i in range(state.site.shape[1]):
         charge, discharge = out.charge_kw[b, i], out.discharge_kw[b, i]

@@ -1,12 +1,15 @@
 """The whole episode as a mixed-integer program on the time-space network, for small worlds: a proven optimum.
 
-Nodes are (period, site); arcs are staying connected, waiting, and travelling, each with a whole number of units
-and the energy that they carry, so that energy moves with units (review (19), (20) with conservation of flow). The
-units are one commodity: two of them may swap energy where they meet. The solution is therefore taken apart into
-routes, whose best powers are solved for once more (``powers.py``); its cost is that of playing it in the step
-kernel, and the solver's bound holds for it. Presence cuts: see ``bound.py``.
+Nodes are (unit, period, site); arcs are staying connected, waiting, and travelling. Each carries the unit or not,
+and the unit's energy with it (review (19), (20) with conservation of flow). Units are commodities of their own:
+pooled, they could swap energy where they meet, which lowered the optimum of small worlds by up to a tenth. The best
+powers along the routes found are solved for once more (``powers.py``); the plan's cost is that of playing it in
+the step kernel, and the solver's bound holds for it. Presence cuts: see ``bound.py``.
+
+One rule is relaxed: at an overfull site the kernel connects those with most energy, the program whom it likes.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +17,8 @@ import numpy as np
 from qevgrid.envs.linear import LinearProgram, Solution
 from qevgrid.envs.mobile_csp import model
 from qevgrid.envs.mobile_csp.arrays import SUPPLIED, UNREACHABLE
-from qevgrid.envs.mobile_csp.powers import best_powers
-from qevgrid.envs.mobile_csp.respond import Joint, Problem
+from qevgrid.envs.mobile_csp.powers import best_powers, connected
+from qevgrid.envs.mobile_csp.respond import Joint, Problem, at_rest
 from qevgrid.envs.mobile_csp.routes import NOWHERE
 from qevgrid.envs.mobile_csp.rows import idle_usd, limits, rates
 from qevgrid.envs.mobile_csp.search import Plan, Planner
@@ -27,19 +30,20 @@ CONNECTED, WAITING, TRAVEL = range(3)
 class Arcs(NamedTuple):
     """A arcs of the network."""
 
+    unit: IntArray  # (A,)
     kind: IntArray  # (A,)
     period: IntArray  # (A,)
     site: IntArray  # (A,)
     then: IntArray  # (A,) period of its head
     to: IntArray  # (A,) site of its head
-    cost_usd: FloatArray  # (A,) for each unit
+    cost_usd: FloatArray  # (A,)
 
 
 class Optimum(NamedTuple):
     """The best plan found and the solver's proof."""
 
     plan: Plan
-    solver_usd: float  # objective of the program, in which units may swap energy where they meet
+    solver_usd: float  # objective of the program
     bound_usd: float
     status: str
     seconds: float
@@ -57,70 +61,59 @@ class MobileProgram:
         self._needs()
 
     def _flows(self) -> None:
-        """Units and the energy above the floor that they take into each arc."""
+        """Which arcs are taken, and the energy above the floor at their tails."""
         p, a, lp = self.problem, self.arcs, self.lp
         n_periods, n_sites = p.world.need_kw.shape
-        slots = np.minimum(p.sites.slots, p.fleet.n_units)
-        most = np.where(a.kind == CONNECTED, slots[a.site], p.fleet.n_units)
-        n, span = len(a.kind), p.fleet.capacity_kwh - p.fleet.floor_kwh
-        self.units = lp.variables(n, a.cost_usd, 0.0, most, integer=True)
+        n, span, row = len(a.kind), p.fleet.capacity_kwh - p.fleet.floor_kwh, np.arange(len(a.kind))
+        self.taken = lp.variables(n, a.cost_usd, 0.0, 1.0, integer=True)
         self.energy = lp.variables(n)
-        row = np.arange(n)
-        lp.rows(n, [(row, self.energy, 1.0), (row, self.units, -span)], high=0.0)
-        joins = np.flatnonzero(a.kind == CONNECTED)
-        self.joins = joins
-        end = np.where(a.then[joins] == n_periods, self.rates.terminal_usd_kwh, 0.0)
-        self.after = lp.variables(len(joins), end)  # energy out of connected arcs
-        k = np.arange(len(joins))
-        lp.rows(len(joins), [(k, self.after, 1.0), (k, self.units[joins], -span)], high=0.0)
-        others = np.flatnonzero(a.kind != CONNECTED)
-        ends = others[a.then[others] == n_periods]
+        self.joins = np.flatnonzero(a.kind == CONNECTED)
+        self.after = self.energy.copy()  # energy at the heads
+        self.after[self.joins] = lp.variables(len(self.joins))
+        for energy in (self.energy, self.after):
+            lp.rows(n, [(row, energy, 1.0), (row, self.taken, -span)], high=0.0)
+        ends = np.flatnonzero(a.then == n_periods)
         last = lp.variables(len(ends), self.rates.terminal_usd_kwh)
         k = np.arange(len(ends))
-        lp.rows(len(ends), [(k, last, 1.0), (k, self.energy[ends], -1.0)], 0.0, 0.0)
-        tail, head = a.period * n_sites + a.site, a.then * n_sites + a.to
-        size = n_periods * n_sites
-        units, energy = self._starts(size)
+        lp.rows(len(ends), [(k, last, 1.0), (k, self.after[ends], -1.0)], 0.0, 0.0)
+        tail = (a.unit * n_periods + a.period) * n_sites + a.site
         inner = np.flatnonzero(a.then < n_periods)
-        lp.rows(size, [(tail, self.units, 1.0), (head[inner], self.units[inner], -1.0)], units, units)
-        through, late = others[a.then[others] < n_periods], a.then[joins] < n_periods
-        terms = [
-            (tail, self.energy, 1.0),
-            (head[through], self.energy[through], -1.0),
-            (head[joins[late]], self.after[late], -1.0),
-        ]
-        lp.rows(size, terms, energy, energy)
+        head = ((a.unit * n_periods + a.then) * n_sites + a.to)[inner]
+        size = p.fleet.n_units * n_periods * n_sites
+        for flow, flown, given in zip((self.taken, self.energy), (self.taken, self.after), self._starts(), strict=True):
+            lp.rows(size, [(tail, flow, 1.0), (head, flown[inner], -1.0)], given, given)
 
-    def _starts(self, size: int) -> tuple[FloatArray, FloatArray]:
+    def _starts(self) -> tuple[FloatArray, FloatArray]:
         """Units and energy that enter each node; those that arrive too late only keep their energy."""
         p = self.problem
         n_periods, n_sites = p.world.need_kw.shape
+        size = p.fleet.n_units * n_periods * n_sites
         above = p.units.energy_kwh[0] - p.fleet.floor_kwh
-        on = p.start.period < n_periods
-        node = p.start.period[on] * n_sites + p.start.site[on]
-        self.lp.constant += self.rates.terminal_usd_kwh * float(above[~on].sum())
+        on = np.flatnonzero(p.start.period < n_periods)
+        node = (on * n_periods + p.start.period[on]) * n_sites + p.start.site[on]
+        self.lp.constant += self.rates.terminal_usd_kwh * float(above.sum() - above[on].sum())
         return np.bincount(node, minlength=size).astype(float), np.bincount(node, weights=above[on], minlength=size)
 
     def _powers(self) -> None:
-        """Charging and discharging on connected arcs."""
-        p, a, lp, rate = self.problem, self.arcs, self.lp, self.rates
-        t, d = a.period[self.joins], a.site[self.joins]
+        """Charging and discharging on connected arcs, slots, and the sites' charging limits."""
+        p, lp, rate, joins = self.problem, self.lp, self.rates, self.joins
+        t, d = self.arcs.period[joins], self.arcs.site[joins]
         number = self.limits.number[t, d]
         limit = np.where(number < 0, p.world.charge_limit_kw[t, d], 0.0)
         useful = np.where(number >= 0, np.append(self.limits.most_kw, 0.0)[number], 0.0)
-        n = len(self.joins)
-        self.charge = lp.variables(n, rate.charge_usd, 0.0, limit)
-        self.discharge = lp.variables(n, rate.discharge_usd, 0.0, useful)
-        k, units = np.arange(n), self.units[self.joins]
-        for power, most in ((self.charge, limit), (self.discharge, useful)):
-            each = np.minimum(p.fleet.power_kw, most)
-            lp.rows(n, [(k, power, 1.0), (k, units, -each)], high=0.0)
-            flow = rate.charged_kwh if power is self.charge else -rate.discharged_kwh
-            room = [(k, power, abs(flow))]
-            bound = self.after if power is self.charge else self.energy[self.joins]
-            lp.rows(n, [*room, (k, bound, -1.0)], high=0.0)
+        most = [np.minimum(p.fleet.power_kw, x) for x in (limit, useful)]
+        n, k, taken = len(joins), np.arange(len(joins)), self.taken[joins]
+        self.charge = lp.variables(n, rate.charge_usd, 0.0, most[0])
+        self.discharge = lp.variables(n, rate.discharge_usd, 0.0, most[1])
+        lp.rows(n, [(k, self.charge, 1.0), (k, taken, -most[0])], high=0.0)
+        lp.rows(n, [(k, self.discharge, 1.0), (k, taken, -most[1])], high=0.0)
+        lp.rows(n, [(k, self.charge, rate.charged_kwh), (k, self.after[joins], -1.0)], high=0.0)
+        lp.rows(n, [(k, self.discharge, rate.discharged_kwh), (k, self.energy[joins], -1.0)], high=0.0)
         flows = [(k, self.charge, -rate.charged_kwh), (k, self.discharge, rate.discharged_kwh)]
-        lp.rows(n, [(k, self.after, 1.0), (k, self.energy[self.joins], -1.0), *flows], 0.0, 0.0)
+        lp.rows(n, [(k, self.after[joins], 1.0), (k, self.energy[joins], -1.0), *flows], 0.0, 0.0)
+        place, shape = t * len(p.sites.slots) + d, p.world.need_kw.shape
+        lp.rows(shape[0] * shape[1], [(place, taken, 1.0)], high=np.tile(p.sites.slots, shape[0]))
+        lp.rows(shape[0] * shape[1], [(place, self.charge, 1.0)], high=p.world.charge_limit_kw.ravel())
 
     def _needs(self) -> None:
         """Balance of islands, and presence cuts."""
@@ -135,95 +128,86 @@ class MobileProgram:
         row, join = np.nonzero(lag.number[t, d][:, None] == number[dark][None])
         each = lag.unit_kw[t, d][row]
         lp.rows(
-            len(t), [(k, served, 1.0), (row, self.units[self.joins[dark[join]]], -each)], high=lag.beside_kw[t, d]
+            len(t), [(k, served, 1.0), (row, self.taken[self.joins[dark[join]]], -each)], high=lag.beside_kw[t, d]
         )
 
     def solve(self, time_limit_s: float = 120.0, gap: float = 1e-3, start: Plan | None = None) -> Optimum:
         """Solve to the relative ``gap``; ``start``: a plan to begin with."""
-        hint = None if start is None else (self.units, self._count(start.joint))
+        hint = None if start is None else (self.taken, self._take(start.joint))
         found = self.lp.solve(time_limit_s=time_limit_s, gap=gap, start=hint)
         plan = best_powers(Planner(self.problem).judge(self._routes(found)))
         best = plan if start is None or plan.cost_usd <= start.cost_usd else start
         return Optimum(best, found.objective, min(found.bound, best.cost_usd), found.status, found.seconds)
 
-    def _count(self, joint: Joint) -> FloatArray:
-        """Units on each arc (A,) of given routes; overfull sites let the first ones in."""
-        a, count = self.arcs, np.zeros(len(self.arcs.kind))
-        place = {key: k for k, key in enumerate(zip(a.kind, a.period, a.site, a.to, strict=True))}
+    def _take(self, joint: Joint) -> FloatArray:
+        """Whether each arc (A,) is taken by given routes; overfull sites let those with power in first."""
+        p, a, taken = self.problem, self.arcs, np.zeros(len(self.arcs.kind))
+        place = {key: k for k, key in enumerate(zip(a.unit, a.kind, a.period, a.site, a.to, strict=True))}
+        on, free = connected(p, joint), np.tile(p.sites.slots, (len(p.world.need_kw), 1))
         for i in range(len(joint.stay)):
-            t, d = int(self.problem.start.period[i]), int(self.problem.start.site[i])
+            t, d = int(p.start.period[i]), int(p.start.site[i])
             while t < joint.stay.shape[1]:
                 to = int(joint.target[i, t])
-                k = place[CONNECTED if to == d else TRAVEL, t, d, to]
-                if to == d and count[k] >= self.problem.sites.slots[d]:
-                    k = place[WAITING, t, d, to]
-                count[k] += 1
+                kind = TRAVEL if to != d else CONNECTED if on[i, t] and free[t, d] > 0 else WAITING
+                free[t, d] -= kind == CONNECTED
+                k = place[i, kind, t, d, to]
+                taken[k] = 1.0
                 t, d = int(a.then[k]), to
-        return count
+        return taken
 
     def _routes(self, found: Solution) -> Joint:
-        """Routes of single units, those with more energy into arcs that carry more for each unit."""
+        """Routes of the units, with a level of +-1 where they have power."""
         p, a = self.problem, self.arcs
-        n_periods, n_sites = p.world.need_kw.shape
-        shape = (p.fleet.n_units, n_periods)
-        joint = Joint(np.full(shape, NOWHERE), np.repeat(p.start.site[:, None], n_periods, 1), np.zeros(shape, np.int64))
-        count, energy = np.round(found.x[self.units]).astype(int), found.x[self.energy]
-        power, after = np.zeros((2, len(a.kind)))
+        joint = at_rest(p)
+        power = np.zeros(len(a.kind))
         power[self.joins] = found.x[self.charge] - found.x[self.discharge]
-        after[:] = energy
-        after[self.joins] = found.x[self.after]
-        used = np.flatnonzero(count)
-        here = [(int(p.start.period[i]), int(p.start.site[i]), float(p.units.energy_kwh[0, i]), i) for i in range(shape[0])]
-        while here:
-            t, d = min(here)[:2]
-            group = sorted((x for x in here if x[:2] == (t, d)), key=lambda x: (-x[2], x[3]))
-            here = [x for x in here if x[:2] != (t, d)]
-            if t >= n_periods:
-                continue
-            out = [k for k in used if a.period[k] == t and a.site[k] == d]
-            out = [k for k in sorted(out, key=lambda k: -energy[k] / count[k]) for _ in range(count[k])]
-            for (_, _, _, i), k in zip(group, out, strict=True):
-                span = slice(t, min(a.then[k], n_periods))
-                joint.stay[i, span] = NOWHERE if a.kind[k] == TRAVEL else d
-                joint.target[i, span] = a.to[k]
-                joint.level[i, t] = 0 if abs(power[k]) < 1e-6 else int(np.sign(power[k]))
-                here.append((int(a.then[k]), int(a.to[k]), after[k] / count[k], i))
+        for k in np.flatnonzero(found.x[self.taken] > 0.5):
+            i, span = a.unit[k], slice(a.period[k], a.then[k])
+            joint.stay[i, span] = NOWHERE if a.kind[k] == TRAVEL else a.site[k]
+            joint.target[i, span] = a.to[k]
+            joint.level[i, a.period[k]] = 0 if abs(power[k]) < 1e-6 else int(np.sign(power[k]))
         return joint
 
 
 def _arcs(p: Problem) -> Arcs:
     """All arcs that a unit could have reason to take."""
-    n_periods, n_sites = p.world.need_kw.shape
-    reached, worth = _reached(p), _worth(p)
-    found: list[tuple[int, int, int, int, int, float]] = []
-    for t, d in zip(*np.nonzero(reached[:-1]), strict=True):
-        found.append((CONNECTED, t, d, t + 1, d, 0.0))
-        if p.sites.slots[d] < p.fleet.n_units:
-            found.append((WAITING, t, d, t + 1, d, 0.0))
-        for to in range(n_sites):
-            periods = int(p.world.travel[t, d, to])
-            then = t + max(periods, 1)
-            if to != d and then < n_periods and worth[then, to]:
-                usd = model.transport_usd(periods, p.tariff.transport_usd_h, p.tariff.dt_h)
-                found.append((TRAVEL, t, d, then, to, float(usd)))
-    columns = list(zip(*found, strict=True)) or [()] * 6
-    kind, period, site, then, to = (np.array(x, dtype=np.int64) for x in columns[:5])
-    return Arcs(kind, period, site, then, to, np.array(columns[5], dtype=float))
+    worth, hops = _worth(p), {}
+    found = [arc for i in range(p.fleet.n_units) for arc in _arcs_of(p, i, worth, hops)]
+    columns = list(zip(*found, strict=True)) or [()] * 7
+    unit, kind, period, site, then, to = (np.array(x, dtype=np.int64) for x in columns[:6])
+    return Arcs(unit, kind, period, site, then, to, np.array(columns[6], dtype=float))
 
 
-def _reached(p: Problem) -> BoolArray:
-    """(T + 1, D) where a unit can be."""
+def _arcs_of(
+    p: Problem, i: int, worth: BoolArray, hops: dict[tuple[int, int], list[tuple[int, int, float]]]
+) -> Iterator[tuple[int, int, int, int, int, int, float]]:
+    """Rows of ``Arcs`` of one unit, from where it can be; ``hops`` keeps what was found for others."""
     n_periods, n_sites = p.world.need_kw.shape
-    reached, worth = np.zeros((n_periods + 1, n_sites), bool), _worth(p)
-    reached[np.minimum(p.start.period, n_periods), p.start.site] = True
+    reached = np.zeros((n_periods + 1, n_sites), bool)
+    reached[min(p.start.period[i], n_periods), p.start.site[i]] = True
     for t in range(n_periods):
-        reached[t + 1] |= reached[t]
-        for d in np.flatnonzero(reached[t]):
-            for to in np.flatnonzero(p.world.travel[t, d] < UNREACHABLE):
-                then = t + max(int(p.world.travel[t, d, to]), 1)
-                if to != d and then < n_periods and worth[then, to]:
-                    reached[then, to] = True
-    return reached
+        for d in np.flatnonzero(reached[t]).tolist():
+            reached[t + 1, d] = True
+            yield i, CONNECTED, t, d, t + 1, d, 0.0
+            if p.sites.slots[d] < p.fleet.n_units:
+                yield i, WAITING, t, d, t + 1, d, 0.0
+            if (t, d) not in hops:
+                hops[t, d] = _hops(p, t, d, worth)
+            for then, to, usd in hops[t, d]:
+                reached[then, to] = True
+                yield i, TRAVEL, t, d, then, to, usd
+
+
+def _hops(p: Problem, t: int, d: int, worth: BoolArray) -> list[tuple[int, int, float]]:
+    """Trips from a site: (arrival, site, USD)."""
+    found = []
+    for to in np.flatnonzero(p.world.travel[t, d] < UNREACHABLE).tolist():
+        periods = int(p.world.travel[t, d, to])
+        then = t + max(periods, 1)
+        if to != d and then < len(worth) and worth[then, to]:
+            usd = model.transport_usd(periods, p.tariff.transport_usd_h, p.tariff.dt_h)
+            found.append((then, to, float(usd)))
+    return found
 
 
 def _worth(p: Problem) -> BoolArray:

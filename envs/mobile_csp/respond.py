@@ -81,7 +81,7 @@ def fill_tables(p: Any, joint: Any, tables: Any, i: int, first: int, noise: Any)
         for j in range(len(joint.stay)):
             d = joint.stay[j, t]
             if j != i and d != NOWHERE:
-                taken[d] += 1
+                taken[d] += joint.level[j, t] != 0
                 drawn[d] += max(joint.level[j, t], 0) * p.grid.step_charge_kwh
                 offer[d] += max(-joint.level[j, t], 0) * p.grid.step_discharge_kwh
         for d in range(n_sites):

@@ -90,8 +90,24 @@ class Planner:
 def play(problem: Problem, joint: Joint, site: IntArray, share: FloatArray) -> Plan:
     """Play actions (T, M) in the step kernel."""
     p = problem
+    share = stand_in(p, joint, share)
     replay = simulate(p.world, p.units, p.stage, p.fleet, p.sites, p.tariff, site, share)
     return Plan(p, copy(joint), site, share, float(replay.cost_usd.sum()), replay.cost_usd)
+
+
+def stand_in(problem: Problem, joint: Joint, share: FloatArray) -> FloatArray:
+    """Shares (T, M) in which all units at an overfull site are told the same.
+
+    Routes leave units at rest out of the count of slots, but the kernel connects those with most energy: whoever
+    that is does the work.
+    """
+    here = joint.stay.T[:, :, None] == np.arange(len(problem.sites.slots))  # (T, M, D)
+    periods, sites = np.nonzero(here.sum(1) > problem.sites.slots)
+    share = share.copy()
+    for t, d in zip(periods, sites, strict=True):
+        mine = share[t, here[t, :, d]]
+        share[t, here[t, :, d]] = mine[np.argmax(np.abs(mine))]
+    return share
 
 
 def plan(
@@ -137,8 +153,9 @@ def _changed(planner: Planner, joint: Joint, rng: np.random.Generator) -> Joint:
     who = rng.permutation(n_units)[: rng.integers(1, min(3, n_units) + 1)]
     result = copy(joint)
     result.stay[who], result.level[who] = NOWHERE, 0
-    sites = np.exp(NOISE * rng.standard_normal((1, planner.even.shape[1])))
-    periods = np.exp(NOISE * rng.standard_normal(planner.even.shape))
+    spread = NOISE * np.exp(rng.uniform(-1, 1))
+    sites = np.exp(spread * rng.standard_normal((1, planner.even.shape[1])))
+    periods = np.exp(spread * rng.standard_normal(planner.even.shape))
     planner.respond(result, who, 1, sites * periods)
     planner.respond(result, rng.permutation(n_units) if rng.random() < 0.5 else who, 2)
     return result

@@ -144,8 +144,8 @@ def test_masks_of_the_hand_made_world() -> None:
     batch = hand_made()
     place(batch, [DEPOT, DEAR], [100.0, 10.0])
     mask = batch.mask()[0]
-    assert mask[0].tolist() == [True, False, True, False] + [False, False, True, False, False]  # full battery
-    assert mask[1].tolist() == [True, True, True, True] + [False, False, True, False, False]  # at the floor
+    assert mask[0].tolist() == [*[True, False, True, False], *[False, False, True, False, False]]  # full battery
+    assert mask[1].tolist() == [*[True] * 4, *[False, False, True, False, False]]  # at the floor
     place(batch, [DEPOT, CHEAP], [50.0, 50.0])
     mask = batch.mask()[0]
     assert mask[0, 4:].tolist() == [True, True, True, False, False]

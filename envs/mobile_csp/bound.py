@@ -17,7 +17,15 @@ import numpy as np
 from numba import njit
 
 from qevgrid.envs.mobile_csp.respond import Joint, Problem, start_of
-from qevgrid.envs.mobile_csp.routes import NOWHERE, Route, Tables, empty_tables, empty_values, levels, trace, value_states
+from qevgrid.envs.mobile_csp.routes import (
+    NOWHERE,
+    Route,
+    empty_tables,
+    empty_values,
+    levels,
+    trace,
+    value_states,
+)
 from qevgrid.envs.mobile_csp.rows import idle_usd, limits, rates
 from qevgrid.envs.mobile_csp.search import Plan
 from qevgrid.envs.types import FloatArray
@@ -140,7 +148,9 @@ class _Relaxation:
         up = (here * np.maximum(joint.level, 0)[:, :, None]).sum(0) * up_kw
         down = (here * np.maximum(-joint.level, 0)[:, :, None]).sum(0) * down_kw
         inside, size = lag.number >= 0, len(lag.pv_kw)
-        flow, units = (np.bincount(lag.number[inside], weights=x[inside], minlength=size) for x in (served - down, there))
+        flow, units = (
+            np.bincount(lag.number[inside], weights=x[inside], minlength=size) for x in (served - down, there)
+        )
         around = np.where(inside, np.append(units, 0.0)[lag.number], 0.0)
         slope = Prices(
             flow - lag.pv_kw,

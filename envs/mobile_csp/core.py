@@ -151,14 +151,20 @@ class Batch:
         self.all_rows, self.all_units = np.ones(size, bool), np.full(size, kernel.ALL, np.int64)
         self._mask = np.empty((size, m, core.n_choices), bool)
         self._mask_is_fresh = False
-        self.scenario: Scenario
-        self.known: Float32Array  # (B, T + 1 + before, G) observation entries that units do not touch
+        self.tape: World  # (T, B, ...) as the kernel reads it
+        self.known: Float32Array  # (T + 1 + before, B, G) observation entries that units do not touch
+        self._facts: list[Any]  # the other fields of the scenarios
         self._running = False
+
+    @property
+    def scenario(self) -> Scenario:
+        """The whole truth; its world looks at ``tape``."""
+        return Scenario(*self._facts, self.world)
 
     @property
     def world(self) -> World:
         """What happens, (B, T, ...)."""
-        return self.scenario.world
+        return World._make(x.swapaxes(0, 1) for x in self.tape)
 
     def start(self, rows: IntArray, rngs: list[np.random.Generator]) -> None:
         """Draw new scenarios for ``rows`` from their generators and put them at their beginning."""
@@ -168,12 +174,14 @@ class Batch:
         """Put given scenarios (batch axis = ``rows``) at their beginning."""
         known = observe.tabulate(self.core.plant, scenario)
         if not self._running:
-            self.scenario = _room(scenario, self.size)
-            self.known = np.zeros((self.size, *known.shape[1:]), np.float32)
+            self._facts = [np.zeros((self.size, *x.shape[1:]), x.dtype) for x in scenario[:-1]]
+            self.tape = World._make(_by_period(x, self.size) for x in scenario.world)
+            self.known = _by_period(known, self.size)
             self._running = True
-        for mine, new in zip(_arrays(self.scenario), _arrays(scenario), strict=True):
+        for mine, new in zip(self._facts, scenario[:-1], strict=True):
             mine[rows] = new
-        self.known[rows] = known
+        for mine, new in zip((*self.tape, self.known), (*scenario.world, known), strict=True):
+            mine[:, rows] = new.swapaxes(0, 1)
         self._mask_is_fresh = False
         self.state.stage[rows] = self.core.first_stage
         self.state.site[rows] = self.core.plant.start_site
@@ -188,20 +196,22 @@ class Batch:
         """One stage of the rows that are ``active`` (B,); then the observations of all."""
         core, obs = self.core, NOTHING if out is None else out
         args = (self.state, self.outcome, self.scratch, action.site, action.share, active, obs, self._mask)
-        kernel.step(core.rules, self.scenario.world, self.known, *args)
+        kernel.step(core.rules, self.tape, self.known, *args)
         self._mask_is_fresh = out is not None
         if self.recorder is not None:
             self.recorder(self)
 
     def observe(self, out: Float32Array | None = None) -> Float32Array:
         """Observations (B, O), written to ``out`` when given."""
-        return self.describe(self.state, self.all_units, out)
+        return self.describe(self.state, self.all_units, self._mask, out)
 
-    def describe(self, state: kernel.State, acting: IntArray, out: Float32Array | None) -> Float32Array:
-        """Observations of a state in which it is the turn of the units ``acting`` (B,)."""
+    def describe(
+        self, state: kernel.State, acting: IntArray, mask: BoolArray, out: Float32Array | None
+    ) -> Float32Array:
+        """Observations of a state in which it is the turn of the units ``acting`` (B,); its masks go to ``mask``."""
         if out is None:
             out = np.empty((self.size, len(self.core.labels)), np.float32)
-        kernel.observe(self.core.rules, self.scenario.world, self.known, state, acting, out)
+        kernel.observe(self.core.rules, self.tape, self.known, state, self.scratch, acting, out, mask)
         return out
 
     @property
@@ -220,7 +230,7 @@ class Batch:
             stage=state.stage.copy(),
             units=Units(state.site.copy(), state.arrival.copy(), state.energy_kwh.copy()),
             acting=acting.copy(),
-            gust_mph=self.scenario.gust_mph.copy(),
+            gust_mph=self._facts[0].copy(),
             mask=mask,
             fleet=plant.fleet,
             sites=plant.sites,
@@ -238,20 +248,13 @@ class Batch:
 
     def choices(self, state: kernel.State, acting: IntArray, out: BoolArray) -> BoolArray:
         """``mask`` of a state, of all units or of the one ``acting`` in each row, written to ``out``."""
-        kernel.mask(self.core.rules, self.scenario.world, state, self.scratch, acting, out)
+        kernel.mask(self.core.rules, self.tape, state, self.scratch, acting, out)
         return out
 
 
-def _arrays(scenario: Scenario) -> list[Any]:
-    """Every array of a scenario."""
-    return [*scenario[:-1], *scenario.world]
-
-
-def _room(scenario: Scenario, size: int) -> Scenario:
-    """Empty arrays of the same shapes for ``size`` episodes."""
-    made = [np.zeros((size, *x.shape[1:]), x.dtype) for x in _arrays(scenario)]
-    n = len(scenario) - 1
-    return Scenario(*made[:n], World._make(made[n:]))
+def _by_period(x: Any, size: int) -> Any:
+    """Room for arrays like ``x`` (rows, T, ...) of ``size`` episodes, periods first."""
+    return np.zeros((x.shape[1], size, *x.shape[2:]), x.dtype)
 
 
 def _scratch(m: int, d: int) -> kernel.Scratch:

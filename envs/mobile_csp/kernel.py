@@ -1,6 +1,8 @@
 """The transition of a batch of episodes, compiled: depart, connect, charge, serve, count the cost.
 
-A stage is a period; stage -1 is the decision before the storm, where there is one.
+A stage is a period; stage -1 is the decision before the storm, where there is one. Here the arrays of the world and
+the tabulated observations have their periods first, (T, B, ...): episodes side by side are then read in one stream,
+which with a thousand of them saves about a third of the time.
 """
 
 from typing import Any, NamedTuple
@@ -106,7 +108,7 @@ def step(
 
     Then observations (B, O) and masks (B, M, L) of all, unless ``obs`` is empty.
     """
-    periods = world.island.shape[1]
+    periods = world.island.shape[0]
     for b in range(len(state.stage)):
         t = state.stage[b]
         if active[b] and t < periods:
@@ -127,11 +129,22 @@ def step(
 
 @compiled
 def observe(
-    rules: Rules, world: World, known: Float32Array, state: State, acting: IntArray, obs: Float32Array
+    rules: Rules,
+    world: World,
+    known: Float32Array,
+    state: State,
+    scratch: Scratch,
+    acting: IntArray,
+    obs: Float32Array,
+    choices: BoolArray,
 ) -> None:  # pragma: no cover
-    """Write the observations (B, O); entries as in ``observe.labels``. ``acting`` (B,): whose turn it is, or ALL."""
+    """Write the observations (B, O), entries as in ``observe.labels``, and the masks of ``mask``.
+
+    ``acting`` (B,): whose turn it is, or ALL.
+    """
     for b in range(len(state.stage)):
         _look(rules, world, known, state, b, acting[b], obs)
+        _choices(rules, world, state, scratch, b, acting[b], choices)
 
 
 @compiled
@@ -188,12 +201,12 @@ def _depart(rules, world, state, out, scratch, b, t, periods, site, share):
         here, d = state.site[b, i], site[b, i]
         if d < 0 or d == here:
             scratch.staying[i] = True
-        elif world.travel[b, t, here, d] >= UNREACHABLE:
+        elif world.travel[t, b, here, d] >= UNREACHABLE:
             scratch.staying[i] = True
             scratch.share[i] = AUTO
             refused += 1
         else:
-            trip = world.travel[b, t, here, d]
+            trip = world.travel[t, b, here, d]
             usd += model.transport_usd(min(trip, periods - t), rules.transport_usd_h, rules.dt_h)
             state.site[b, i] = d
             state.arrival[b, i] = t + trip
@@ -226,14 +239,14 @@ def _charge(rules, world, state, out, scratch, b, t):
     """Units at supplied sites charge, in the same order; returns the power that levels ask for."""
     wished = 0.0
     for d in range(len(rules.slots)):
-        scratch.room_kw[d] = world.charge_limit_kw[b, t, d]
+        scratch.room_kw[d] = world.charge_limit_kw[t, b, d]
     for k in range(state.site.shape[1]):
         i = scratch.order[k]
         d, share, power = state.site[b, i], scratch.share[i], 0.0
         auto = share == AUTO
         if scratch.staying[i] and not auto:
             wished += abs(share) * rules.power_kw
-        if out.connected[b, i] and world.island[b, t, d] == SUPPLIED and (auto or share < 0.0):
+        if out.connected[b, i] and world.island[t, b, d] == SUPPLIED and (auto or share < 0.0):
             power = rules.power_kw if auto else -share * rules.power_kw
             room = model.charge_room_kw(state.energy_kwh[b, i], rules.capacity_kwh, rules.dt_h, rules.eta_charge)
             power = max(min(power, room, scratch.room_kw[d]), 0.0)
@@ -249,11 +262,11 @@ def _offer(rules, world, state, out, scratch, b, t):
         scratch.pv_kw[d] = 0.0
         scratch.offered_kw[d] = 0.0
         scratch.used_kw[d] = 0.0
-        if world.island[b, t, d] != SUPPLIED:
-            scratch.pv_kw[world.island[b, t, d]] += world.pv_kw[b, t, d]
+        if world.island[t, b, d] != SUPPLIED:
+            scratch.pv_kw[world.island[t, b, d]] += world.pv_kw[t, b, d]
     for i in range(state.site.shape[1]):
         share, power = scratch.share[i], 0.0
-        island = world.island[b, t, state.site[b, i]]
+        island = world.island[t, b, state.site[b, i]]
         if out.connected[b, i] and island != SUPPLIED and share > 0.0:
             room = model.discharge_room_kw(state.energy_kwh[b, i], rules.floor_kwh, rules.dt_h, rules.eta_discharge)
             power = max(min(min(share, 1.0) * rules.power_kw, room), 0.0)
@@ -271,14 +284,14 @@ def _serve(rules, world, out, scratch, b, t):
     unserved, fuel = 0.0, 0.0
     for k in range(len(rules.by_value)):
         d = rules.by_value[k]
-        need, served, island = world.need_kw[b, t, d], 0.0, world.island[b, t, d]
+        need, served, island = world.need_kw[t, b, d], 0.0, world.island[t, b, d]
         if need > 0.0:
             served = min(need, scratch.supply_kw[island])
             scratch.supply_kw[island] -= served
             scratch.used_kw[island] += served
             unserved += model.unserved_usd(need, served, rules.voll_usd_kwh[d], rules.dt_h)
         out.served_kw[b, d] = served
-        fuel += model.energy_usd(world.generator_kw[b, t, d], rules.generator_usd_kwh, rules.dt_h)
+        fuel += model.energy_usd(world.generator_kw[t, b, d], rules.generator_usd_kwh, rules.dt_h)
     out.cost_usd[b, model.UNSERVED] = unserved
     out.cost_usd[b, model.GENERATOR] = fuel
 
@@ -294,7 +307,7 @@ def _settle(rules, world, state, out, scratch, b, t, periods, wished):
     for i in range(state.site.shape[1]):
         charge, discharge = out.charge_kw[b, i], out.discharge_kw[b, i]
         if discharge > 0.0:
-            discharge *= scratch.used_kw[world.island[b, t, state.site[b, i]]]
+            discharge *= scratch.used_kw[world.island[t, b, state.site[b, i]]]
             out.discharge_kw[b, i] = discharge
         energy = state.energy_kwh[b, i]
         if charge > 0.0 or discharge > 0.0:
@@ -315,12 +328,12 @@ def _settle(rules, world, state, out, scratch, b, t, periods, wished):
 @inlined
 def _look(rules, world, known, state, b, acting, obs):
     """One row of ``observe``."""
-    sites, periods = len(rules.slots), world.island.shape[1]
+    sites, periods = len(rules.slots), world.island.shape[0]
     fixed, units = N_GLOBAL + N_SITE * len(rules.slots), state.site.shape[1]
     t = state.stage[b]
     now = max(min(t, periods - 1), 0)
     for k in range(fixed):
-        obs[b, k] = known[b, t - rules.first_stage, k]
+        obs[b, k] = known[t - rules.first_stage, b, k]
     for i in range(units):
         d, idle = state.site[b, i], state.arrival[b, i] <= t
         count = N_GLOBAL + N_SITE * d + (HERE if idle else INBOUND)
@@ -340,13 +353,13 @@ def _look(rules, world, known, state, b, acting, obs):
                 obs[b, at + e] = min(rules.whole[d, e] * rules.per_travel, 1.0)
         else:
             for e in range(sites):
-                obs[b, at + e] = min(world.travel[b, now, d, e] * rules.per_travel, 1.0)
+                obs[b, at + e] = min(world.travel[now, b, d, e] * rules.per_travel, 1.0)
 
 
 @inlined
 def _choices(rules, world, state, scratch, b, acting, choices):
     """One row of ``mask``."""
-    periods, sites = world.island.shape[1], len(rules.slots)
+    periods, sites = world.island.shape[0], len(rules.slots)
     t = state.stage[b]
     now = max(min(t, periods - 1), 0)
     for d in range(sites):
@@ -357,16 +370,16 @@ def _choices(rules, world, state, scratch, b, acting, choices):
         i = k if acting == ALL else max(acting, 0)
         here, idle = state.site[b, i], state.arrival[b, i] <= t
         for d in range(sites):
-            trip = rules.whole[here, d] if t < 0 else world.travel[b, now, here, d]
+            trip = rules.whole[here, d] if t < 0 else world.travel[now, b, here, d]
             choices[b, k, d] = idle and trip < UNREACHABLE and scratch.taken[d] < rules.slots[d]
         choices[b, k, here] = True
         if len(rules.levels) > 0:
-            energy, island, need = state.energy_kwh[b, i], world.island[b, now, here], 0.0
+            energy, island, need = state.energy_kwh[b, i], world.island[now, b, here], 0.0
             if island != SUPPLIED:
                 for d in range(sites):
-                    if world.island[b, now, d] == island:
-                        need += world.need_kw[b, now, d] - world.pv_kw[b, now, d]
-            charges = world.charge_limit_kw[b, now, here] > 0.0 and energy < rules.capacity_kwh
+                    if world.island[now, b, d] == island:
+                        need += world.need_kw[now, b, d] - world.pv_kw[now, b, d]
+            charges = world.charge_limit_kw[now, b, here] > 0.0 and energy < rules.capacity_kwh
             serves = need > 0.0 and energy > rules.floor_kwh
             for j in range(len(rules.levels)):
                 level = rules.levels[j]

@@ -66,9 +66,7 @@ def _batteries(
     lp.constant += rate.terminal_usd_kwh * (start[absent].sum() - p.fleet.n_units * p.fleet.floor_kwh)
 
 
-def _needs(
-    lp: LinearProgram, p: Problem, rate: Rates, number: IntArray, dark: IntArray, discharge: IntArray
-) -> None:
+def _needs(lp: LinearProgram, p: Problem, rate: Rates, number: IntArray, dark: IntArray, discharge: IntArray) -> None:
     """What is served in each island comes from its PV and the units in it."""
     period, site = np.nonzero((number >= 0) & (p.world.need_kw > 0))
     served = lp.variables(len(site), rate.served_usd[site], 0.0, p.world.need_kw[period, site])

@@ -117,7 +117,7 @@ class MobileProgram:
 
     def _needs(self) -> None:
         """Balance of islands, and presence cuts."""
-        p, lag, lp = self.problem, self.limits, self.lp
+        lag, lp = self.limits, self.lp
         t, d = np.nonzero((lag.number >= 0) & (lag.need_kw > 0))
         served = lp.variables(len(t), self.rates.served_usd[d], 0.0, lag.need_kw[t, d])
         number = lag.number[self.arcs.period[self.joins], self.arcs.site[self.joins]]
@@ -127,9 +127,7 @@ class MobileProgram:
         k = np.arange(len(t))
         row, join = np.nonzero(lag.number[t, d][:, None] == number[dark][None])
         each = lag.unit_kw[t, d][row]
-        lp.rows(
-            len(t), [(k, served, 1.0), (row, self.taken[self.joins[dark[join]]], -each)], high=lag.beside_kw[t, d]
-        )
+        lp.rows(len(t), [(k, served, 1.0), (row, self.taken[self.joins[dark[join]]], -each)], high=lag.beside_kw[t, d])
 
     def solve(self, time_limit_s: float = 120.0, gap: float = 1e-3, start: Plan | None = None) -> Optimum:
         """Solve to the relative ``gap``; ``start``: a plan to begin with."""

@@ -6,8 +6,8 @@ import numpy as np
 from numba import njit
 
 from qevgrid.envs.mobile_csp.arrays import SUPPLIED, Fleet, Sites, Tariff, Units, World
-from qevgrid.envs.mobile_csp.routes import NOWHERE, Levels, Route, Tables, trace, value_states
-from qevgrid.envs.types import FloatArray, IntArray
+from qevgrid.envs.mobile_csp.routes import NOWHERE, Levels, Route, trace, value_states
+from qevgrid.envs.types import IntArray
 
 
 class Joint(NamedTuple):
@@ -93,9 +93,7 @@ def fill_tables(p: Any, joint: Any, tables: Any, i: int, first: int, noise: Any)
 
 
 @njit(cache=True)
-def _island(
-    p: Any, tables: Any, t: int, first: int, offer: Any, done: Any, weight: float
-) -> None:  # pragma: no cover
+def _island(p: Any, tables: Any, t: int, first: int, offer: Any, done: Any, weight: float) -> None:  # pragma: no cover
     """What one more unit earns in an island beside PV and the others' offers."""
     island, supply, size = p.world.island[t, first], 0.0, p.grid.step_discharge_kwh
     gain = tables.gain_usd[t, first]

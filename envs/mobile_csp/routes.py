@@ -114,9 +114,7 @@ def empty_values(n_periods: int, n_sites: int, grid: Levels) -> FloatArray:
 
 
 @njit(cache=True)
-def value_states(
-    world: Any, stage: int, grid: Any, tariff: Any, tables: Any, value: Any
-) -> None:  # pragma: no cover
+def value_states(world: Any, stage: int, grid: Any, tariff: Any, tables: Any, value: Any) -> None:  # pragma: no cover
     """Fill ``value[t, d, e]``: the most that a unit can still earn, for t >= stage."""
     n_periods, n_sites = world.need_kw.shape
     for d in range(n_sites):
@@ -130,7 +128,9 @@ def value_states(
                 hours = world.travel[t, d, to]
                 then = t + max(hours, 1)
                 if to != d and hours < UNREACHABLE and then < n_periods:
-                    _better(value[t, d], value[then, to], model.transport_usd(hours, tariff.transport_usd_h, tariff.dt_h))
+                    _better(
+                        value[t, d], value[then, to], model.transport_usd(hours, tariff.transport_usd_h, tariff.dt_h)
+                    )
 
 
 @njit(cache=True)
@@ -166,7 +166,7 @@ def trace(
     world: Any, grid: Any, tariff: Any, tables: Any, value: Any, start: int, site: int, level: int, route: Any
 ) -> None:  # pragma: no cover
     """Follow the best choices from a connected unit at ``start``; periods before it are left alone."""
-    n_periods, n_sites = world.need_kw.shape
+    n_periods = len(world.need_kw)
     t, d, e = start, site, level
     while t < n_periods:
         k, to = _choose(world, t, d, e, grid, tariff, tables, value)

@@ -27,9 +27,7 @@ def rates(p: Problem) -> Rates:
     fleet, tariff = p.fleet, p.tariff
     fixed = {"dt_h": tariff.dt_h, "eta_charge": fleet.eta_charge, "eta_discharge": fleet.eta_discharge}
     up, down = coefficients(model.energy_next_kwh, "charge_kw", "discharge_kw", energy_kwh=0.0, **fixed)
-    worn = coefficients(
-        model.wear_usd, "charge_kw", "discharge_kw", wear_usd_kwh=tariff.wear_usd_kwh, dt_h=tariff.dt_h
-    )
+    worn = coefficients(model.wear_usd, "charge_kw", "discharge_kw", wear_usd_kwh=tariff.wear_usd_kwh, dt_h=tariff.dt_h)
     (bought,) = coefficients(model.energy_usd, "power_kw", price_usd_kwh=tariff.energy_usd_kwh, dt_h=tariff.dt_h)
     (left,) = coefficients(model.terminal_usd, "energy_kwh", floor_kwh=0.0, terminal_usd_kwh=tariff.terminal_usd_kwh)
     (saved,) = coefficients(
@@ -74,6 +72,4 @@ def limits(p: Problem) -> Limits:
     need = np.where(inside, p.world.need_kw, 0.0)
     pv, total = (np.bincount(number[inside], weights=x[inside], minlength=size) for x in (p.world.pv_kw, need))
     beside = np.where(inside, np.minimum(pv[number] if size else 0.0, need), 0.0)
-    return Limits(
-        number, need, pv, beside, np.minimum(need - beside, p.fleet.power_kw), np.maximum(total - pv, 0.0)
-    )
+    return Limits(number, need, pv, beside, np.minimum(need - beside, p.fleet.power_kw), np.maximum(total - pv, 0.0))

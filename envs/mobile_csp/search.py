@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qevgrid.envs.errors import UserError
+from qevgrid.envs.mobile_csp import model
 from qevgrid.envs.mobile_csp.arrays import AUTO, Action, Fleet, Sites, Tariff, Units, World
 from qevgrid.envs.mobile_csp.respond import Joint, Problem, at_rest, start_of, sweep
 from qevgrid.envs.mobile_csp.routes import NOWHERE, empty_tables, empty_values, levels
@@ -110,9 +111,7 @@ def stand_in(problem: Problem, joint: Joint, share: FloatArray) -> FloatArray:
     return share
 
 
-def plan(
-    world: World, units: Units, stage: int, fleet: Fleet, sites: Sites, tariff: Tariff, sweeps: int = 4
-) -> Plan:
+def plan(world: World, units: Units, stage: int, fleet: Fleet, sites: Sites, tariff: Tariff, sweeps: int = 4) -> Plan:
     """Routes one after another, then best responses, ``sweeps`` rounds in all.
 
     ``world`` (1, T, ...) and ``units`` (1, M) are rows of one episode; periods before ``stage`` are not read.
@@ -126,6 +125,21 @@ def first_plan(planner: Planner, sweeps: int) -> Plan:
     joint = at_rest(planner.problem)
     planner.respond(joint, np.arange(len(joint.stay)), sweeps)
     return planner.judge(joint)
+
+
+def place(planner: Planner, whole_travel: IntArray) -> None:
+    """Before the storm: put each unit, one after another, where its best route begins. Overwrites the starts.
+
+    ``whole_travel`` (D, D): periods of the trip there, which are paid for.
+    """
+    p, joint = planner.problem, at_rest(planner.problem)
+    for i in range(len(joint.stay)):
+        planner.respond(joint, np.array([i]), 1)
+        trip = whole_travel[p.start.site[i]].astype(float)
+        worth = planner.value[p.start.period[i], :, p.start.level[i]]
+        net = worth - model.transport_usd(trip, p.tariff.transport_usd_h, p.tariff.dt_h)
+        p.start.site[i] = p.units.site[0, i] = int(np.argmax(net))
+        planner.respond(joint, np.array([i]), 1)
 
 
 def improve(plan: Plan, rng: np.random.Generator, iterations: int = 300, seconds: float | None = None) -> Plan:
@@ -149,7 +163,7 @@ def improve(plan: Plan, rng: np.random.Generator, iterations: int = 300, seconds
 
 def _changed(planner: Planner, joint: Joint, rng: np.random.Generator) -> Joint:
     """Routes of a few units left out and planned anew, first at perturbed prices, then at the true ones."""
-    n_units, n_periods = joint.stay.shape
+    n_units = len(joint.stay)
     who = rng.permutation(n_units)[: rng.integers(1, min(3, n_units) + 1)]
     result = copy(joint)
     result.stay[who], result.level[who] = NOWHERE, 0

@@ -5,7 +5,7 @@ leave are already under way, and their slots taken. A period in which nobody is 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -17,6 +17,16 @@ from qevgrid.envs.mobile_csp.scenario import Scenario
 from qevgrid.envs.types import BoolArray, Float32Array, FloatArray, IntArray
 
 NOBODY = -1
+
+
+class Sums(NamedTuple):
+    """What the periods after a choice cost; shapes as in ``kernel.Outcome``."""
+
+    cost_usd: FloatArray
+    curtailed_kwh: FloatArray
+    refused: IntArray
+    total_usd: FloatArray
+    reward: FloatArray
 
 
 class SequentialCore(MobileCore):
@@ -44,7 +54,10 @@ class SequentialBatch:
         self.shown = kernel.State(state.stage, state.site.copy(), state.arrival.copy(), state.energy_kwh)
         self.chosen = Action(np.full(state.site.shape, STAY, np.int64), np.full(state.site.shape, AUTO))
         self.acting = np.full(size, NOBODY, np.int64)
-        self.outcome: Any = kernel.Outcome._make(x.copy() for x in self.periods.outcome)  # units and sites: unused
+        self.outcome = Sums._make(np.zeros_like(getattr(self.periods.outcome, name)) for name in Sums._fields)
+        self._period = Sums._make(getattr(self.periods.outcome, name) for name in Sums._fields)
+        self._mask = np.empty((size, 1, core.n_choices), bool)
+        self._mask_is_fresh = False
 
     @property
     def scenario(self) -> Scenario:
@@ -82,25 +95,25 @@ class SequentialBatch:
 
     def step(self, action: Action, out: Float32Array | None = None) -> None:
         """The choice (B, 1) of each row's acting unit; ``outcome`` sums the periods that were played after it."""
-        world, state = self.world, self.state
-        ready = _choose(world, state, self.shown, self.chosen, self.acting, action.site, action.share)
-        _clear(self.outcome)
+        self._mask_is_fresh = False
+        units = (self.state, self.shown, self.chosen, self.acting)
+        ready = _choose(self.periods.tape.travel, *units, action.site, action.share, self.outcome)
         while ready.any():
             self.periods.advance(self.chosen, ready)
-            _add(self.outcome, self.periods.outcome, ready)
-            ready = self._turn(np.flatnonzero(ready))
+            _go_on(*units, self.core.n_periods, ready, self.outcome, self._period)
         if out is not None:
             self.observe(out)
+            self._mask_is_fresh = True
 
-    def _turn(self, rows: IntArray) -> BoolArray:
-        """Begin a period in ``rows``; tells (B,) where it has to pass because nobody is idle."""
-        ready = np.zeros(self.size, bool)
-        _begin(self.state, self.shown, self.chosen, self.acting, rows, self.core.n_periods, ready)
-        return ready
+    def _turn(self, rows: IntArray) -> None:
+        """Begin the first period in ``rows``: all units are idle."""
+        self._mask_is_fresh = False
+        for b in rows:
+            _begin(self.state, self.shown, self.chosen, self.acting, b, self.core.n_periods)
 
     def observe(self, out: Float32Array | None = None) -> Float32Array:
         """Observations (B, O), written to ``out`` when given."""
-        return self.periods.describe(self.shown, self.acting, out)
+        return self.periods.describe(self.shown, self.acting, self._mask, out)
 
     @property
     def over(self) -> BoolArray:
@@ -113,23 +126,28 @@ class SequentialBatch:
 
     def mask(self) -> BoolArray:
         """Choices of the acting unit that can be followed as they are, (B, 1, L); to stay always can."""
-        out = np.empty((self.size, 1, self.core.n_choices), bool)
-        return self.periods.choices(self.shown, self.acting, out)
+        if not self._mask_is_fresh:
+            self.periods.choices(self.shown, self.acting, self._mask)
+        return self._mask.copy()
 
 
 @njit(cache=True)
 def _choose(
-    world: World,
+    travel: Any,
     state: kernel.State,
     shown: kernel.State,
     chosen: Action,
     acting: IntArray,
     site: IntArray,
     share: FloatArray,
+    sums: Sums,
 ) -> BoolArray:  # pragma: no cover - compiled
     """Note the choices and pass the turn on; returns (B,) the rows in which all have chosen."""
     ready = np.zeros(len(acting), np.bool_)
     for b in range(len(acting)):
+        for k in range(sums.cost_usd.shape[1]):
+            sums.cost_usd[b, k] = 0.0
+        sums.curtailed_kwh[b], sums.refused[b], sums.total_usd[b], sums.reward[b] = 0.0, 0, 0.0, 0.0
         i = acting[b]
         if i < 0:
             continue
@@ -138,33 +156,49 @@ def _choose(
         chosen.share[b, i] = share[b, 0]
         if d >= 0 and d != here and t < 0:
             shown.site[b, i] = d
-        elif d >= 0 and d != here and world.travel[b, t, here, d] < UNREACHABLE:
+        elif d >= 0 and d != here and travel[t, b, here, d] < UNREACHABLE:
             shown.site[b, i] = d
-            shown.arrival[b, i] = t + world.travel[b, t, here, d]
+            shown.arrival[b, i] = t + travel[t, b, here, d]
         acting[b] = _next_idle(state, b, i + 1)
         ready[b] = acting[b] < 0
     return ready
 
 
 @njit(cache=True)
-def _begin(
+def _go_on(
     state: kernel.State,
     shown: kernel.State,
     chosen: Action,
     acting: IntArray,
-    rows: IntArray,
     periods: int,
     ready: BoolArray,
+    sums: Sums,
+    period: Sums,
 ) -> None:  # pragma: no cover - compiled
-    for b in rows:
-        for i in range(state.site.shape[1]):
-            shown.site[b, i] = state.site[b, i]
-            shown.arrival[b, i] = state.arrival[b, i]
-            chosen.site[b, i] = STAY
-            chosen.share[b, i] = AUTO
-        running = state.stage[b] < periods
-        acting[b] = _next_idle(state, b, 0) if running else NOBODY
-        ready[b] = running and acting[b] < 0
+    """Add what a period cost in the rows that were ``ready`` and begin the next; where nobody is idle it is ready."""
+    for b in range(len(ready)):
+        if ready[b]:
+            for k in range(sums.cost_usd.shape[1]):
+                sums.cost_usd[b, k] += period.cost_usd[b, k]
+            sums.curtailed_kwh[b] += period.curtailed_kwh[b]
+            sums.refused[b] += period.refused[b]
+            sums.total_usd[b] += period.total_usd[b]
+            sums.reward[b] += period.reward[b]
+            _begin(state, shown, chosen, acting, b, periods)
+            ready[b] = acting[b] < 0 and state.stage[b] < periods
+
+
+@njit(cache=True)
+def _begin(
+    state: kernel.State, shown: kernel.State, chosen: Action, acting: IntArray, b: int, periods: int
+) -> None:  # pragma: no cover - compiled
+    """Row ``b`` at the beginning of a period: nothing chosen, the first idle unit's turn."""
+    for i in range(state.site.shape[1]):
+        shown.site[b, i] = state.site[b, i]
+        shown.arrival[b, i] = state.arrival[b, i]
+        chosen.site[b, i] = STAY
+        chosen.share[b, i] = AUTO
+    acting[b] = _next_idle(state, b, 0) if state.stage[b] < periods else NOBODY
 
 
 @njit(cache=True)
@@ -173,24 +207,3 @@ def _next_idle(state: kernel.State, b: int, first: int) -> int:  # pragma: no co
         if state.arrival[b, i] <= state.stage[b]:
             return i
     return NOBODY
-
-
-@njit(cache=True)
-def _clear(total: kernel.Outcome) -> None:  # pragma: no cover - compiled
-    total.cost_usd[:] = 0.0
-    total.curtailed_kwh[:] = 0.0
-    total.refused[:] = 0
-    total.total_usd[:] = 0.0
-    total.reward[:] = 0.0
-
-
-@njit(cache=True)
-def _add(total: kernel.Outcome, period: kernel.Outcome, rows: BoolArray) -> None:  # pragma: no cover - compiled
-    for b in range(len(rows)):
-        if rows[b]:
-            for k in range(total.cost_usd.shape[1]):
-                total.cost_usd[b, k] += period.cost_usd[b, k]
-            total.curtailed_kwh[b] += period.curtailed_kwh[b]
-            total.refused[b] += period.refused[b]
-            total.total_usd[b] += period.total_usd[b]
-            total.reward[b] += period.reward[b]

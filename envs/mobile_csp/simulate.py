@@ -66,8 +66,10 @@ def simulate(
         used_kw=site_room[3],
         offered_kw=site_room[4],
     )
-    batch = World(*(x[None] for x in world))
-    _play(rules(fleet, sites, tariff), batch, _NO_KNOWN, state, out, scratch, site, share, _ON, _NO_OBS, _NO_MASK, replay)
+    batch = World(*(x[:, None] for x in world))  # periods first, as the kernel wants them
+    _play(
+        rules(fleet, sites, tariff), batch, _NO_KNOWN, state, out, scratch, site, share, _ON, _NO_OBS, _NO_MASK, replay
+    )
     return replay
 
 

@@ -1,0 +1,1 @@
+"""Rivals and the ruler of Mobile CSP."""

@@ -1,0 +1,275 @@
+"""Pictures of Mobile CSP episodes, drawn from saved traces.
+
+One picture is a moment of the story: the map with roads, sites and units, the feeder, and what it has cost so far.
+Draws on `matplotlib.figure.Figure` and never touches pyplot or rcParams. Import this module lazily.
+"""
+
+import heapq
+
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, FancyBboxPatch, Patch, Rectangle, Wedge
+from numpy.typing import NDArray
+
+from qevgrid.envs.mobile_csp.recorder import tree_layout
+from qevgrid.envs.mobile_csp.trace import StormTrace
+from qevgrid.envs.types import FloatArray, IntArray
+
+# Okabe and Ito's palette, told apart by readers with any common colour blindness.
+INK, GREY, PALE = "#222222", "#8A8A8A", "#E4E4E4"
+SUPPLIED, BACKUP, SERVED, UNSERVED = "#009E73", "#F0E442", "#0072B2", "#D5300A"
+CLOSED, SOON, UNIT, UNIT_LOW = "#D5300A", "#E69F00", "#56B4E9", "#CC79A7"
+SOON_H = 2.0
+_HALO = [patheffects.withStroke(linewidth=2.6, foreground="white")]
+_TERM_COLOURS = (UNSERVED, "#7A4A1E", "#CC79A7", "#E69F00", "#009E73", GREY)
+
+
+def render_frame(trace: StormTrace, moment: int = -1, width_px: int = 1100, height_px: int = 720) -> NDArray[np.uint8]:
+    """(H, W, 3) picture of a moment, by default the last; frames of one episode line up in a video."""
+    dpi = max(min(width_px / 11.0, height_px / 7.2), 1.0)
+    figure = Figure(figsize=((width_px + 0.01) / dpi, (height_px + 0.01) / dpi), dpi=dpi, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    draw_moment(figure, trace, moment % len(trace.stage))
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def draw_moment(figure: Figure, trace: StormTrace, moment: int) -> None:
+    """Draw a moment on an empty figure."""
+    draw_map(figure.add_axes((0.01, 0.07, 0.63, 0.85)), trace, moment)
+    draw_feeder(figure.add_axes((0.66, 0.665, 0.33, 0.235)), trace, moment)
+    draw_power(figure.add_axes((0.715, 0.37, 0.27, 0.22)), trace, moment)
+    draw_cost(figure.add_axes((0.715, 0.075, 0.27, 0.22)), trace, moment)
+    _headline(figure, trace, moment)
+    _key(figure)
+
+
+def draw_map(ax: Axes, trace: StormTrace, moment: int) -> None:
+    """Roads, sites and units."""
+    ax.set_xlim(-0.09, 1.09)
+    ax.set_ylim(-0.085, 1.075)
+    ax.set_axis_off()
+    _roads(ax, trace, moment)
+    for d in range(len(trace.site_name)):
+        _site(ax, trace, moment, d)
+    _units(ax, trace, moment)
+
+
+def _roads(ax: Axes, trace: StormTrace, moment: int) -> None:
+    ends, left_h = trace.node_xy[trace.road], trace.road_left_h[moment]
+    closed, soon = left_h > 0, (left_h > 0) & (left_h <= SOON_H)
+    ax.add_collection(LineCollection(list(ends), colors=PALE, linewidths=5.0, capstyle="round", zorder=1))
+    for chosen, colour in ((closed & ~soon, CLOSED), (soon, SOON)):
+        lines = LineCollection(list(ends[chosen]), colors="white", linewidths=3.4, zorder=1.5)
+        ax.add_collection(lines)
+        dashes = LineCollection(list(ends[chosen]), colors=colour, linewidths=1.8, linestyles=(0, (3, 2.2)), zorder=1.6)
+        ax.add_collection(dashes)
+    middle = ends[closed & ~soon].mean(1)
+    ax.plot(*middle.T, ls="", marker="x", ms=6, mew=2.0, color=CLOSED, zorder=1.7)
+    ax.plot(*trace.node_xy.T, ls="", marker="o", ms=3.5, color="#BDBDBD", zorder=1.8)
+
+
+def _aspect(ax: Axes) -> float:
+    """Height over width of a map unit in pixels: ellipses that look round."""
+    (x0, x1), (y0, y1), box = ax.get_xlim(), ax.get_ylim(), ax.get_window_extent()
+    return (box.height / (y1 - y0)) / (box.width / (x1 - x0))
+
+
+def _site(ax: Axes, trace: StormTrace, moment: int, d: int) -> None:
+    """A disc by peak load, filled by state; the served share of a need as a wedge; a rim by value of lost load."""
+    x, y = trace.node_xy[trace.site_node[d]]
+    peak, need, served = trace.peak_kw[d], trace.need_kw[moment, d], trace.served_kw[moment, d]
+    radius = 8.0 + 0.62 * np.sqrt(peak)  # points
+    scale = ax.transData.inverted()
+    pixel = ax.figure.dpi / 72.0
+    origin, reach = ax.transData.transform((x, y)), radius * pixel
+    rx = abs(scale.transform((origin[0] + reach, origin[1]))[0] - x)
+    stretch = _aspect(ax)
+    colour = SUPPLIED if trace.supplied[moment, d] else BACKUP if need <= 0 else UNSERVED
+    rim = 0.8 + 2.8 * trace.voll_usd_kwh[d] / max(float(trace.voll_usd_kwh.max()), 1e-9)
+    squeeze = _squeezed(ax, x, y, stretch)
+    ax.add_patch(Circle((0, 0), rx, facecolor=colour, edgecolor="none", transform=squeeze, zorder=3))
+    if need > 0 and served > 0:
+        turn = 360.0 * min(served / need, 1.0)
+        ax.add_patch(Wedge((0, 0), rx, 90.0 - turn, 90.0, facecolor=SERVED, lw=0, transform=squeeze, zorder=3.1))
+    ax.add_patch(Circle((0, 0), rx, fill=False, edgecolor=INK, lw=rim, transform=squeeze, zorder=3.2))
+    text = trace.site_name[d]
+    text += f"\n{served:.0f} of {need:.0f} kW" if need > 0 else ""
+    below = y - rx / stretch - 0.010
+    others = trace.node_xy[np.delete(trace.site_node, d)]
+    crowded = ((abs(others[:, 0] - x) < 0.1) & (others[:, 1] < y) & (others[:, 1] > y - 0.19)).any()
+    place = (x + rx + 0.012, y, "left", "center") if crowded else (x, below, "center", "top")
+    ax.text(*place[:2], text, ha=place[2], va=place[3], fontsize=7.8, color=INK, linespacing=1.05, zorder=6,
+            path_effects=_HALO, fontweight="bold" if need > served + 1e-6 else "normal")  # fmt: skip
+
+
+def _squeezed(ax: Axes, x: float, y: float, stretch: float) -> object:
+    from matplotlib.transforms import Affine2D
+
+    return Affine2D().scale(1.0, 1.0 / stretch).translate(x, y) + ax.transData
+
+
+def _units(ax: Axes, trace: StormTrace, moment: int) -> None:
+    """Batteries with their charge: beside their site, or on their way."""
+    stretch, width, height = _aspect(ax), 0.058, 0.030
+    parked: dict[int, int] = {}
+    for i in range(trace.unit_site.shape[1]):
+        d, done = int(trace.unit_site[moment, i]), float(trace.unit_done[moment, i])
+        if done >= 1.0:
+            k = parked[d] = parked.get(d, -1) + 1
+            x, y = trace.node_xy[trace.site_node[d]]
+            offset = 0.021 + 0.0014 * np.sqrt(trace.peak_kw[d])
+            x, y = x + (k - 0.0) * (width + 0.008) - 0.02, y + offset / stretch + 0.022
+        else:
+            path = way(trace, moment, i)
+            ax.plot(*path.T, color=UNIT, lw=2.2, alpha=0.9, zorder=2.2, solid_capstyle="round")
+            x, y = along(path, done)
+        _battery(ax, trace, moment, i, x, y, width, height / stretch * 0.9)
+
+
+def _battery(ax: Axes, trace: StormTrace, moment: int, i: int, x: float, y: float, w: float, h: float) -> None:
+    soc, power = trace.unit_kwh[moment, i] / trace.capacity_kwh, trace.unit_kw[moment, i]
+    left, low = x - w / 2, y - h / 2
+    box = FancyBboxPatch((left, low), w, h, boxstyle="round,pad=0.003", fc="white", ec=INK, lw=1.2, zorder=7)
+    ax.add_patch(box)
+    colour = UNIT if soc > 0.25 else UNIT_LOW
+    ax.add_patch(Rectangle((left, low), w * soc, h, fc=colour, ec="none", zorder=7.1))
+    arrow = "" if abs(power) < 1e-6 else " −" if power > 0 else " +"
+    ax.text(
+        x, y - 0.001, f"{i + 1}{arrow}", fontsize=7.5, ha="center", va="center", color=INK, fontweight="bold", zorder=8
+    )
+
+
+def way(trace: StormTrace, moment: int, i: int) -> FloatArray:
+    """Polyline (K, 2) of a unit's trip: the shortest way on the map over roads open now, else a straight line."""
+    origin, goal = (int(trace.site_node[int(x[moment, i])]) for x in (trace.unit_origin, trace.unit_site))
+    length = np.linalg.norm(np.diff(trace.node_xy[trace.road], axis=1)[:, 0], axis=1)
+    found = _shortest(trace.road[trace.road_left_h[moment] <= 0], length[trace.road_left_h[moment] <= 0], origin, goal)
+    return trace.node_xy[found if found else [origin, goal]]
+
+
+def _shortest(road: IntArray, length: FloatArray, origin: int, goal: int) -> list[int]:
+    beside: dict[int, list[tuple[int, float]]] = {}
+    for (a, b), metres in zip(road.tolist(), length.tolist(), strict=True):
+        beside.setdefault(a, []).append((b, metres))
+        beside.setdefault(b, []).append((a, metres))
+    queue, seen = [(0.0, origin, [origin])], set()
+    while queue:
+        gone, node, path = heapq.heappop(queue)
+        if node == goal:
+            return path
+        if node not in seen:
+            seen.add(node)
+            for other, metres in beside.get(node, []):
+                heapq.heappush(queue, (gone + metres, other, [*path, other]))
+    return []
+
+
+def along(path: FloatArray, share: float) -> tuple[float, float]:
+    """The point after this share of a polyline's length."""
+    gone = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1)))
+    at = share * gone[-1]
+    return float(np.interp(at, gone, path[:, 0])), float(np.interp(at, gone, path[:, 1]))
+
+
+def draw_feeder(ax: Axes, trace: StormTrace, moment: int) -> None:
+    """The feeder: live and dead parts, broken lines, sites."""
+    ax.set_axis_off()
+    place, live, whole = tree_layout(trace.line), trace.bus_live[moment], trace.line_whole[moment]
+    ends = place[trace.line]
+    on = live[trace.line[:, 1]]
+    ax.add_collection(LineCollection(list(ends[on]), colors=SUPPLIED, linewidths=2.4, zorder=2))
+    ax.add_collection(LineCollection(list(ends[~on & whole]), colors="#B0B0B0", linewidths=2.0, zorder=1))
+    broken = LineCollection(list(ends[~whole]), colors=CLOSED, linewidths=1.2, linestyles=(0, (2, 2)), zorder=1)
+    ax.add_collection(broken)
+    ax.plot(*ends[~whole].mean(1).T, ls="", marker="x", ms=4.5, mew=1.5, color=CLOSED, zorder=3)
+    source = SUPPLIED if live[0] else CLOSED
+    ax.plot(*place[0], ls="", marker="s", ms=9, color=source, mec=INK, zorder=4)
+    above = {bus: k % 2 for k, bus in enumerate(sorted(trace.site_bus, key=lambda b: tuple(place[b][::-1])))}
+    for d, bus in enumerate(trace.site_bus):
+        if bus > 0:
+            colour, side = SUPPLIED if live[bus] else "#B0B0B0", 1 if above[bus] else -1
+            ax.plot(*place[bus], ls="", marker="o", ms=6.5, color=colour, mec=INK, zorder=4)
+            ax.text(*(place[bus] + (0.0, 0.2 * side)), trace.site_name[d], fontsize=6.3, ha="center",
+                    va="bottom" if side > 0 else "top", color=INK, zorder=5, path_effects=_HALO)  # fmt: skip
+    ax.set_xlim(-0.8, place[:, 0].max() + 1.2)
+    ax.set_ylim(place[:, 1].min() - 0.9, 0.9)
+    title = f"feeder: {int(live.sum())} of {len(live)} buses live" + ("" if live[0] else ", substation out")
+    ax.set_title(title, fontsize=8.5, loc="left", color=INK, pad=3)
+
+
+def draw_power(ax: Axes, trace: StormTrace, moment: int) -> None:
+    """Critical need and what is served of it, kW."""
+    edges = _edges_h(trace)
+    need, served = trace.need_kw[1:].sum(1), trace.served_kw[1:].sum(1)
+    played = trace.stage[1:] > 0
+    need, served = need[played], served[played]
+    shown = int((trace.stage[1 : moment + 1] > 0).sum())
+    ax.stairs(need[:shown], edges[: shown + 1], fill=True, color=UNSERVED, alpha=0.85, lw=0)
+    ax.stairs(served[:shown], edges[: shown + 1], fill=True, color=SERVED, lw=0)
+    _axes(ax, trace, max(float(need.max(initial=0.0)), 100.0) * 1.08, "critical need, kW")
+
+
+def draw_cost(ax: Axes, trace: StormTrace, moment: int) -> None:
+    """Cost so far, by term, thousand USD."""
+    edges = _edges_h(trace)
+    first = int((trace.stage[1:] <= 0).sum())
+    paid = np.cumsum(np.maximum(trace.cost_usd, 0.0), 0)[first:] / 1e3  # (K, terms), from period 0 on
+    shown = max(moment + 1 - first, 1)
+    below = np.zeros(shown)
+    for k, colour in enumerate(_TERM_COLOURS[: len(trace.term)]):
+        above = below + paid[:shown, k]
+        ax.fill_between(edges[:shown], below, above, color=colour, lw=0)
+        below = above
+    ax.plot(edges[:shown], below, color=INK, lw=1.2)
+    _axes(ax, trace, max(float(paid.sum(1).max()), 1.0) * 1.08, "cost so far, kUSD", last=True)
+
+
+def _edges_h(trace: StormTrace) -> FloatArray:
+    return np.arange(trace.periods + 1.0) * trace.dt_h
+
+
+def _axes(ax: Axes, trace: StormTrace, top: float, title: str, *, last: bool = False) -> None:
+    end_h = trace.periods * trace.dt_h
+    ticks = [float(h) for h in np.arange(-trace.start_h % 6.0, end_h + 1e-9, 6.0)]
+    ax.set_xlim(0.0, end_h)
+    ax.set_ylim(0.0, top)
+    ax.set_xticks(ticks, [f"{int(trace.start_h + h) % 24:02d}" for h in ticks])
+    ax.tick_params(labelsize=7, colors=INK, length=2.5)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_title(title, fontsize=8.5, loc="left", color=INK, pad=4)
+    if last:
+        ax.set_xlabel("clock hour", fontsize=7.5, labelpad=1)
+
+
+def _headline(figure: Figure, trace: StormTrace, moment: int) -> None:
+    when = "before the storm" if trace.stage[moment] < 0 else trace.clock(moment)
+    name = f"{trace.agent}    " if trace.agent else ""
+    figure.text(0.02, 0.962, f"{name}{when}", fontsize=13.5, fontweight="bold", color=INK, va="center")
+    usd = float(trace.cost_usd[: moment + 1].sum())
+    figure.text(0.36, 0.962, f"cost so far {usd:,.0f} USD", fontsize=12, color=INK, va="center")
+    missing = float((trace.need_kw[moment] - trace.served_kw[moment]).sum())
+    words, colour = (
+        (f"{missing:,.0f} kW unserved", UNSERVED) if missing > 0.5 else ("all critical load served", SUPPLIED)
+    )
+    box = {"boxstyle": "round,pad=0.4", "facecolor": colour, "edgecolor": "none"}
+    figure.text(0.985, 0.962, words, fontsize=11, color="white", va="center", ha="right", fontweight="bold", bbox=box)
+
+
+def _key(figure: Figure) -> None:
+    """One line below the map."""
+    roads = [
+        Line2D([], [], color="#CFCFCF", lw=4, label="road open"),
+        Line2D([], [], color=CLOSED, lw=1.8, ls=(0, (3, 2)), marker="x", ms=5, label="closed"),
+        Line2D([], [], color=SOON, lw=1.8, ls=(0, (3, 2)), label=f"opens within {SOON_H:g} h"),
+    ]
+    states = ((SUPPLIED, "supplied"), (BACKUP, "on backup"), (SERVED, "served by units and PV"), (UNSERVED, "unserved"))
+    sites = [Patch(facecolor=c, edgecolor=INK, lw=0.6, label=label) for c, label in states]
+    unit = [Patch(facecolor=UNIT, edgecolor=INK, lw=0.8, label="unit, filled by its charge")]
+    figure.legend(handles=roads + sites + unit, loc="lower left", bbox_to_anchor=(0.01, 0.004), ncol=8, frameon=False,
+                  fontsize=7.4, handlelength=1.9, columnspacing=1.1, handletextpad=0.45, borderpad=0.1)  # fmt: skip

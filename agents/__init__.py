@@ -58,7 +58,23 @@ RIVALS = {
         beside_training=("idle", "serve", "tou", "optimum"),
         off_scale=("idle", "cheap", "llf"),
         to_beat=("idle", "tou", "rolling_reserve", "optimum"),
-    )
+    ),
+    "qevgrid/MobileCSP-v0": Rivals(
+        paths={
+            "idle": "qevgrid.agents.mobile_csp.simple:Idle",
+            "random": "qevgrid.agents.mobile_csp.simple:Random",
+            "static": "qevgrid.agents.mobile_csp.simple:Static",
+            "greedy": "qevgrid.agents.mobile_csp.greedy:Greedy",
+            "tuned": "qevgrid.agents.mobile_csp.greedy:tuned",
+            "rolling": "qevgrid.agents.mobile_csp.planning:Rolling",
+            "optimum": "qevgrid.agents.mobile_csp.planning:Optimum",
+        },
+        naive="idle",
+        best="optimum",
+        beside_training=("idle", "tuned", "rolling", "optimum"),
+        off_scale=("idle", "random", "static"),
+        to_beat=("idle", "tuned", "rolling", "optimum"),
+    ),
 }
 """Rivals by the id of their problem."""
 
@@ -66,10 +82,16 @@ LEARNERS = {
     "ppo": "qevgrid.agents.ppo:PPOAgent",
     "hybrid": "qevgrid.agents.hybrid.learner:HybridAgent",
     "vqc": "qevgrid.agents.vqc.learner:VQCAgent",
+    "masked_ppo": "qevgrid.agents.mobile_csp.learner:MaskedPPOAgent",
 }
 """Learned agents by the ``kind`` of their configuration; `Learner` says what stands beside each in its module."""
 
-LEARNS = {"ppo": ("qevgrid/V2G-v0",), "hybrid": ("qevgrid/V2G-v0",), "vqc": ("qevgrid/V2G-v0",)}
+LEARNS = {
+    "ppo": ("qevgrid/V2G-v0",),
+    "hybrid": ("qevgrid/V2G-v0",),
+    "vqc": ("qevgrid/V2G-v0",),
+    "masked_ppo": ("qevgrid/MobileCSP-v0",),
+}
 """Ids of the problems that each kind can learn."""
 
 

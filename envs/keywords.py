@@ -5,12 +5,15 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from qevgrid.envs.errors import UserError
 
 Params = TypeVar("Params")
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+"""Of every section of parameters: no unknown key, no infinity."""
 
 
 def build(kind: type[Params], base: Params | None, changes: Mapping[str, Any]) -> Params:

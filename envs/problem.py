@@ -14,7 +14,10 @@ from qevgrid.envs.types import Core, FloatArray, IntArray
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PROBLEMS = {"qevgrid/V2G-v0": "qevgrid.envs.v2g.problem:PROBLEM"}
+PROBLEMS = {
+    "qevgrid/V2G-v0": "qevgrid.envs.v2g.problem:PROBLEM",
+    "qevgrid/MobileCSP-v0": "qevgrid.envs.mobile_csp.problem:PROBLEM",
+}
 """Where each problem's `Problem` is, by the ``id`` of its parameters."""
 DEFAULT_ID = "qevgrid/V2G-v0"
 """The problem that is meant where none is named."""

@@ -7,15 +7,18 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from qevgrid.agents.hybrid.config import HybridConfig
+from qevgrid.agents.mobile_csp.config import MaskedPPOConfig
 from qevgrid.agents.ppo_config import PPOConfig
 from qevgrid.agents.vqc.config import VQCConfig
 from qevgrid.envs.problem import DEFAULT_ID
-from qevgrid.envs.v2g.params import STRICT, V2GParams
+from qevgrid.envs.keywords import STRICT
+from qevgrid.envs.mobile_csp.params import MobileCSPParams
+from qevgrid.envs.v2g.params import V2GParams
 from qevgrid.runner.config import members_of
 
-EnvConfig = V2GParams
-"""One section a problem, told apart by ``id``: ``V2GParams | MobileCSPParams`` and so on."""
-AgentConfig = PPOConfig | HybridConfig | VQCConfig
+EnvConfig = V2GParams | MobileCSPParams
+"""One section a problem, told apart by ``id``."""
+AgentConfig = PPOConfig | HybridConfig | VQCConfig | MaskedPPOConfig
 """One section a kind of learned agent, told apart by ``kind``."""
 
 

@@ -17,8 +17,13 @@ TINY_AGENTS = {
     "ppo": TINY_ROUND | {"warm_days": 4, "warm_epochs": 1},
     "hybrid": TINY_ROUND | {"days": 2, "stages_per_day": 2, "hidden": 4, "critic_epochs": 1, "reads": 1, "sweeps": 5},
     "vqc": TINY_ROUND | {"warm_days": 4, "warm_epochs": 1, "qubits": 3},
+    "masked_ppo": TINY_ROUND | {"warm_start": "greedy", "warm_storms": 4, "warm_epochs": 1, "qubits": 3, "uploads": 3},
 }
 """By kind; a round of each has 96 steps."""
+TINY_WORLDS: dict[str, dict[str, Any]] = {
+    "masked_ppo": {"id": "qevgrid/MobileCSP-v0", "preset": "mini", "n_periods": 10, "n_units": 2}
+}
+"""What a kind plays in, if not in ``TINY_ENV``."""
 TINY_RUN = {"total_steps": 192, "eval_every": 96, "eval_episodes": 2, "ruler": True}
 
 
@@ -34,13 +39,13 @@ def tiny_config(
     env: Mapping[str, Any] | None = None, agent: Mapping[str, Any] | None = None, kind: str = "ppo", **run: Any
 ) -> RunConfig:
     """A run of a few hundred steps; ``env``, ``agent`` and ``run`` change its keys."""
-    sections = {"env": TINY_ENV | dict(env or {}), "agent": {"kind": kind} | TINY_AGENTS[kind] | dict(agent or {})}
+    sections = {"env": TINY_WORLDS.get(kind, TINY_ENV) | dict(env or {}), "agent": {"kind": kind} | TINY_AGENTS[kind] | dict(agent or {})}
     return build(RunConfig, sections | TINY_RUN | run, "tiny")
 
 
 def tiny_overrides(kind: str = "ppo", **run: Any) -> list[str]:
     """The same for the command line."""
-    keys = {f"env.{key}": value for key, value in TINY_ENV.items()}
+    keys = {f"env.{key}": value for key, value in TINY_WORLDS.get(kind, TINY_ENV).items()}
     keys |= {f"agent.{key}": value for key, value in TINY_AGENTS[kind].items()}
     return [f"{key}={value}" for key, value in (keys | TINY_RUN | run).items()]
 

@@ -18,7 +18,7 @@ from qevgrid.agents.hybrid.corrections import NAMES, STATE, Corrections
 from qevgrid.agents.hybrid.critic import fit_net
 from qevgrid.agents.hybrid.hybrid_env import HybridEnv
 from qevgrid.agents.hybrid.learner import HybridLearner, _actor
-from qevgrid.agents.ppo import TRAINING_SEEDS
+from qevgrid.agents.sb3_learner import TRAINING_SEEDS
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import FloatArray
 from qevgrid.envs.v2g.core import V2GCore

@@ -15,6 +15,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 import qevgrid  # noqa: F401 - registers the environments
 from qevgrid.agents import make_rival, ppo, warm_start
 from qevgrid.agents.regimes import FEWEST, RISKY, Regimes
+from qevgrid.agents.sb3_learner import ROWS_PER_RUN, TRAINING_SEEDS
 from qevgrid.agents.sb3_vec import SB3VecEnv
 from qevgrid.agents.shaping import ShapedVecEnv
 from qevgrid.agents.shared_policy import SharedPolicy
@@ -283,7 +284,7 @@ def test_training_days_are_apart_from_every_evaluations(shaping: float | None) -
     for seed in (0, 7):
         model = ppo.build(config.agent, config.env, seed).model
         assert model.env is not None
-        first = ppo.TRAINING_SEEDS + ppo.ROWS_PER_RUN * seed
+        first = TRAINING_SEEDS + ROWS_PER_RUN * seed
         wanted = [env.reset(seed=first + i)[0] for i in range(config.agent.n_envs)]
         np.testing.assert_array_equal(model.env.reset(), wanted)
 

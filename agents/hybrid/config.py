@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from qevgrid.envs.v2g.params import STRICT
+from qevgrid.envs.keywords import STRICT
 
 Sampler = Literal[
     "structured",

@@ -20,7 +20,8 @@ from qevgrid.agents.hybrid.critic import Critic
 from qevgrid.agents.hybrid.dataset import Examples
 from qevgrid.agents.hybrid.hybrid_env import HybridEnv
 from qevgrid.agents.hybrid.model import Model
-from qevgrid.agents.ppo import ROWS_PER_RUN, TRAINING_SEEDS, PPOLearner, check_batch
+from qevgrid.agents.ppo import PPOLearner
+from qevgrid.agents.sb3_learner import ROWS_PER_RUN, TRAINING_SEEDS, check_batch
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.v2g.core import V2GCore
 from qevgrid.envs.v2g.params import V2GParams

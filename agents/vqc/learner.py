@@ -7,16 +7,18 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from stable_baselines3.common.logger import Figure, Logger
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from qevgrid.agents.base import Agent
-from qevgrid.agents.ppo import PPOAgent, PPOLearner, action_space, unzipped
-from qevgrid.agents.vqc.circuit import Circuit, draw
+from qevgrid.agents.ppo import PPOAgent, PPOLearner, action_space
+from qevgrid.agents.sb3_learner import unzipped
+from qevgrid.agents.vqc.build import circuit, execution
+from qevgrid.agents.vqc.circuit import Circuit
 from qevgrid.agents.vqc.config import VQCConfig
-from qevgrid.agents.vqc.executors import Execution, check_memory
-from qevgrid.agents.vqc.gradients import GradientStatistics
+from qevgrid.agents.vqc.executors import check_memory
 from qevgrid.agents.vqc.policy import Units, VQCPolicy
+from qevgrid.agents.vqc.report import CircuitReport
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import Float32Array, FloatArray
 from qevgrid.envs.v2g.core import V2GCore
@@ -24,8 +26,6 @@ from qevgrid.envs.v2g.observe import FLEET, N_SOCKET, SOCKET, known_labels
 from qevgrid.envs.v2g.params import V2GParams
 
 __all__ = ["VQCAgent", "VQCLearner", "build"]
-
-NOT_TEXT = ("stdout", "log", "json", "csv")
 
 
 def build(config: VQCConfig, params: V2GParams, seed: int) -> "VQCLearner":
@@ -42,8 +42,8 @@ class VQCLearner(PPOLearner):
         units = params.n_sockets if config.form == "shared" else 1
         check_memory(config.qubits, max(config.batch_size, config.n_envs) * units, execution(config, seed))
         super().__init__(config, params, seed)  # type: ignore[arg-type]
-        self.gradients = GradientStatistics(self._policy.circuits()[:1])
-        self.drawn = False
+        drawn = circuit(config) if config.actor == "circuit" else None
+        self.report = CircuitReport(self._policy.circuits(), drawn)
 
     @property
     def _policy(self) -> VQCPolicy:
@@ -70,15 +70,7 @@ class VQCLearner(PPOLearner):
     def record(self, logger: Logger) -> None:
         """The circuit, its parameters, how its gradients spread over the layers, what it cost so far."""
         logger.record("vqc/parameters", self.parameters)
-        for name, layer in zip(("actor", "critic"), self._policy.circuits(), strict=False):
-            logger.record(f"vqc/{name}_circuits", layer.executor.circuits)
-            logger.record(f"vqc/{name}_weights", layer.weights.detach().clone(), exclude=NOT_TEXT)
-            logger.record(f"vqc/{name}_scales", layer.scale.detach().clone(), exclude=NOT_TEXT)
-        for tag, value in self.gradients.collect().items():
-            logger.record(tag, value)
-        if not self.drawn and self.config.actor == "circuit":
-            logger.record("vqc/circuit", Figure(draw(circuit(self.config)), close=False), exclude=NOT_TEXT)
-        self.drawn = True
+        self.report.record(logger)
 
     def agent(self, name: str, core: V2GCore) -> Agent:
         """The present policy, not a copy."""
@@ -141,19 +133,6 @@ class VQCAgent(PPOAgent):
         policy.load_state_dict(weights["policy"])
         policy.set_training_mode(False)
         return cls(policy, name, core.levels if core.params.action == "levels" else None)
-
-
-def circuit(config: VQCConfig) -> Circuit:
-    """The circuit that the keys describe."""
-    return Circuit(config.qubits, config.layers, config.ansatz, config.entangler, config.readout)
-
-
-def execution(config: VQCConfig, seed: int) -> Execution:
-    """Who runs it. Raises ``UserError`` for keys that do not go together."""
-    return Execution(
-        config.executor, config.device, config.shots, config.depolarizing, config.readout_error, seed,
-        dict(config.device_options),
-    )  # fmt: skip
 
 
 def units(config: VQCConfig, params: V2GParams) -> Units | None:

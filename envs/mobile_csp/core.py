@@ -33,6 +33,8 @@ class View:
     whole_travel: Any  # (D, D) int16, travel periods while all roads are open: counts before the storm
     plant: Plant
     _scenario: Scenario
+    _tape: World  # (T, B, ...) the scenario's, as the kernel reads it
+    _known: Float32Array  # (T + 1 + before, B, G) what of the observation units do not touch
 
     def forecast(self) -> World:
         """Expected world over all T periods; up to the present as it was. See ``forecast.expected``."""
@@ -146,7 +148,7 @@ class Batch:
             total_usd=np.zeros(size),
             reward=np.zeros(size),
         )
-        self.scratch = _scratch(m, d)
+        self.scratch = scratch(m, d)
         self.recorder: Callable[[Batch], None] | None = None  # called after every period
         self.all_rows, self.all_units = np.ones(size, bool), np.full(size, kernel.ALL, np.int64)
         self._mask = np.empty((size, m, core.n_choices), bool)
@@ -238,6 +240,8 @@ class Batch:
             whole_travel=self.core.rules.whole,
             plant=plant,
             _scenario=self.scenario,
+            _tape=self.tape,
+            _known=self.known,
         )
 
     def mask(self) -> BoolArray:
@@ -257,7 +261,8 @@ def _by_period(x: Any, size: int) -> Any:
     return np.zeros((x.shape[1], size, *x.shape[2:]), x.dtype)
 
 
-def _scratch(m: int, d: int) -> kernel.Scratch:
+def scratch(m: int, d: int) -> kernel.Scratch:
+    """Room for the kernel: M units, D sites."""
     return kernel.Scratch(
         share=np.zeros(m),
         staying=np.zeros(m, bool),

@@ -2,12 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from qevgrid.envs.errors import UserError
-
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+from qevgrid.envs.keywords import STRICT
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Efficiency = Annotated[float, Field(gt=0, le=1)]

@@ -12,7 +12,7 @@ from numba import njit
 
 from qevgrid.envs.mobile_csp import kernel
 from qevgrid.envs.mobile_csp.arrays import AUTO, STAY, UNREACHABLE, Action, World
-from qevgrid.envs.mobile_csp.core import Batch, MobileCore, View
+from qevgrid.envs.mobile_csp.core import Batch, MobileCore, View, scratch
 from qevgrid.envs.mobile_csp.scenario import Scenario
 from qevgrid.envs.types import BoolArray, Float32Array, FloatArray, IntArray
 
@@ -131,6 +131,49 @@ class SequentialBatch:
         return self._mask.copy()
 
 
+class Turns:
+    """The turns of one period apart from any batch: a policy of this form decides for all units of a ``View``.
+
+    What it shows is to the byte what a `SequentialBatch` in the same state shows. The view is one of a period's
+    beginning.
+
+    >>> turns = Turns(core, view)  # doctest: +SKIP
+    >>> while turns.left:
+    ...     turns.choose(core.decode(policy(*turns.look())))
+    >>> batch.step(turns.chosen)
+    """
+
+    def __init__(self, core: MobileCore, view: View) -> None:
+        self.core, self.view = core, view
+        size = len(view.stage)
+        self.state = kernel.State(view.stage, *view.units)
+        self.shown = kernel.State(view.stage, view.units.site.copy(), view.units.arrival.copy(), view.units.energy_kwh)
+        self.chosen = Action(np.full(self.state.site.shape, STAY, np.int64), np.full(self.state.site.shape, AUTO))
+        self.acting = np.full(size, NOBODY, np.int64)
+        self._scratch = scratch(core.n_units, core.n_sites)
+        for b in range(size):
+            _begin(self.state, self.shown, self.chosen, self.acting, b, core.n_periods)
+
+    @property
+    def left(self) -> bool:
+        """Whether some row still waits for a choice."""
+        return bool((self.acting != NOBODY).any())
+
+    def look(self) -> tuple[Float32Array, BoolArray]:
+        """Observations (B, O) and masks (B, L) of the acting units; those of rows without a turn mean nothing."""
+        view, size = self.view, len(self.acting)
+        obs = np.empty((size, len(self.core.labels)), np.float32)
+        mask = np.empty((size, 1, self.core.n_choices), bool)
+        args = (self.shown, self._scratch, self.acting, obs, mask)
+        kernel.observe(self.core.rules, view._tape, view._known, *args)
+        return obs, mask[:, 0]
+
+    def choose(self, action: Action) -> None:
+        """The choice (B, 1) of each row's acting unit."""
+        units = (self.state, self.shown, self.chosen, self.acting)
+        _choose_all(self.view._tape.travel, *units, action.site, action.share)
+
+
 @njit(cache=True)
 def _choose(
     travel: Any,
@@ -148,20 +191,49 @@ def _choose(
         for k in range(sums.cost_usd.shape[1]):
             sums.cost_usd[b, k] = 0.0
         sums.curtailed_kwh[b], sums.refused[b], sums.total_usd[b], sums.reward[b] = 0.0, 0, 0.0, 0.0
-        i = acting[b]
-        if i < 0:
-            continue
-        t, here, d = state.stage[b], state.site[b, i], site[b, 0]
-        chosen.site[b, i] = d
-        chosen.share[b, i] = share[b, 0]
-        if d >= 0 and d != here and t < 0:
-            shown.site[b, i] = d
-        elif d >= 0 and d != here and travel[t, b, here, d] < UNREACHABLE:
-            shown.site[b, i] = d
-            shown.arrival[b, i] = t + travel[t, b, here, d]
-        acting[b] = _next_idle(state, b, i + 1)
-        ready[b] = acting[b] < 0
+        ready[b] = _choose_one(travel, state, shown, chosen, acting, b, site, share)
     return ready
+
+
+@njit(cache=True)
+def _choose_all(
+    travel: Any,
+    state: kernel.State,
+    shown: kernel.State,
+    chosen: Action,
+    acting: IntArray,
+    site: IntArray,
+    share: FloatArray,
+) -> None:  # pragma: no cover - compiled
+    for b in range(len(acting)):
+        _choose_one(travel, state, shown, chosen, acting, b, site, share)
+
+
+@njit(cache=True)
+def _choose_one(
+    travel: Any,
+    state: kernel.State,
+    shown: kernel.State,
+    chosen: Action,
+    acting: IntArray,
+    b: int,
+    site: IntArray,
+    share: FloatArray,
+) -> bool:  # pragma: no cover - compiled
+    """Note the choice of row ``b`` and pass the turn on; tells whether all have chosen now."""
+    i = acting[b]
+    if i < 0:
+        return False
+    t, here, d = state.stage[b], state.site[b, i], site[b, 0]
+    chosen.site[b, i] = d
+    chosen.share[b, i] = share[b, 0]
+    if d >= 0 and d != here and t < 0:
+        shown.site[b, i] = d
+    elif d >= 0 and d != here and travel[t, b, here, d] < UNREACHABLE:
+        shown.site[b, i] = d
+        shown.arrival[b, i] = t + travel[t, b, here, d]
+    acting[b] = _next_idle(state, b, i + 1)
+    return acting[b] < 0
 
 
 @njit(cache=True)

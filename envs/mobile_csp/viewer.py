@@ -5,6 +5,7 @@ Draws on `matplotlib.figure.Figure` and never touches pyplot or rcParams. Import
 """
 
 import heapq
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import patheffects
@@ -17,7 +18,7 @@ from matplotlib.patches import Circle, FancyBboxPatch, Patch, Rectangle, Wedge
 from numpy.typing import NDArray
 
 from qevgrid.envs.mobile_csp.recorder import tree_layout
-from qevgrid.envs.mobile_csp.trace import StormTrace
+from qevgrid.envs.mobile_csp.trace import TERM_COLORS, StormTrace
 from qevgrid.envs.types import FloatArray, IntArray
 
 # Okabe and Ito's palette, told apart by readers with any common colour blindness.
@@ -26,7 +27,6 @@ SUPPLIED, BACKUP, SERVED, UNSERVED = "#009E73", "#F0E442", "#0072B2", "#D5300A"
 CLOSED, SOON, UNIT, UNIT_LOW = "#D5300A", "#E69F00", "#56B4E9", "#CC79A7"
 SOON_H = 2.0
 _HALO = [patheffects.withStroke(linewidth=2.6, foreground="white")]
-_TERM_COLOURS = (UNSERVED, "#7A4A1E", "#CC79A7", "#E69F00", "#009E73", GREY)
 
 
 def render_frame(trace: StormTrace, moment: int = -1, width_px: int = 1100, height_px: int = 720) -> NDArray[np.uint8]:
@@ -37,6 +37,21 @@ def render_frame(trace: StormTrace, moment: int = -1, width_px: int = 1100, heig
     draw_moment(figure, trace, moment % len(trace.stage))
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def storm_figure(traces: Sequence[StormTrace]) -> Figure:
+    """Agents side by side on one storm: where its units are when most is needed, need and cost over the whole."""
+    figure = Figure(figsize=(5.6 * len(traces), 7.6), dpi=100, facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.05 / len(traces) ** 0.5, right=0.985, top=0.93, bottom=0.06, hspace=0.28)
+    axes = figure.subplots(3, len(traces), squeeze=False, height_ratios=(3.2, 1.0, 1.0))
+    moment = int(np.argmax(traces[0].need_kw @ traces[0].voll_usd_kwh))
+    for (top, middle, bottom), trace in zip(axes.T, traces, strict=True):
+        draw_map(top, trace, moment)
+        draw_power(middle, trace, len(trace.stage) - 1)
+        draw_cost(bottom, trace, len(trace.stage) - 1)
+        top.set_title(f"{trace.agent}, {trace.total_usd:,.0f} USD; map at {trace.clock(moment)}", fontsize=9.5, color=INK)
+    return figure
 
 
 def draw_moment(figure: Figure, trace: StormTrace, moment: int) -> None:
@@ -222,9 +237,9 @@ def draw_cost(ax: Axes, trace: StormTrace, moment: int) -> None:
     paid = np.cumsum(np.maximum(trace.cost_usd, 0.0), 0)[first:] / 1e3  # (K, terms), from period 0 on
     shown = max(moment + 1 - first, 1)
     below = np.zeros(shown)
-    for k, colour in enumerate(_TERM_COLOURS[: len(trace.term)]):
+    for k, term in enumerate(trace.term):
         above = below + paid[:shown, k]
-        ax.fill_between(edges[:shown], below, above, color=colour, lw=0)
+        ax.fill_between(edges[:shown], below, above, color=TERM_COLORS[term], lw=0)
         below = above
     ax.plot(edges[:shown], below, color=INK, lw=1.2)
     _axes(ax, trace, max(float(paid.sum(1).max()), 1.0) * 1.08, "cost so far, kUSD", last=True)

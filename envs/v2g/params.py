@@ -3,13 +3,12 @@
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from qevgrid.envs.errors import UserError
+from qevgrid.envs.keywords import STRICT
 from qevgrid.envs.types import FloatArray
-
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Efficiency = Annotated[float, Field(gt=0, le=1)]

@@ -1,0 +1,45 @@
+"""Keys of masked PPO on Mobile CSP, apart from its code: reading a configuration loads no torch."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from qevgrid.agents.ppo_config import RoundKeys
+from qevgrid.agents.vqc.config import CircuitKeys
+from qevgrid.envs.keywords import STRICT
+
+Hidden = tuple[Annotated[int, Field(ge=1)], ...]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MaskedPPOConfig(CircuitKeys, RoundKeys):
+    """PPO that scores sites, one idle unit after another; keys of the circuit count if ``body`` is one."""
+
+    lr: Annotated[float, Field(gt=0, le=1, description="learning rate")] = 3e-4
+    lr_end_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    n_envs: Annotated[int, Field(ge=1, description="episodes side by side")] = 64
+    n_steps: Annotated[int, Field(ge=2, description="choices of each between updates")] = 128
+    batch_size: Annotated[int, Field(ge=2)] = 1024
+    n_epochs: Annotated[int, Field(ge=1)] = 4
+    gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.98
+    ent_coef: Annotated[float, Field(ge=0)] = 0.001
+    vf_coef: Annotated[float, Field(ge=0)] = 0.02
+    qubits: Annotated[int, Field(ge=1, le=24)] = 6
+    threads: Annotated[int, Field(ge=1, description="threads of torch")] = 1
+    kind: Literal["masked_ppo"] = "masked_ppo"
+    body: Annotated[
+        Literal["mlp", "circuit"], Field(description="what scores a site: a small network, or a variational circuit")
+    ] = "mlp"
+    hidden: Annotated[Hidden, Field(description="hidden layers of the network")] = (32, 32)
+    critic_hidden: Annotated[Hidden, Field(min_length=1)] = (64, 64)
+    features: Annotated[
+        tuple[str, ...] | None, Field(min_length=1, description="what is read of a site, by name; null: all")
+    ] = None
+    warm_start: Annotated[
+        str | None, Field(description="rival whose example gives the first weights; null: from noise")
+    ] = "rolling"
+    warm_storms: Annotated[int, Field(ge=2, description="storms of that example")] = 128
+    warm_epochs: Annotated[int, Field(ge=1)] = 10
+    warm_lr: Annotated[float, Field(gt=0, le=1, description="learning rate of that imitation")] = 2e-3

@@ -39,7 +39,10 @@ def tiny_config(
     env: Mapping[str, Any] | None = None, agent: Mapping[str, Any] | None = None, kind: str = "ppo", **run: Any
 ) -> RunConfig:
     """A run of a few hundred steps; ``env``, ``agent`` and ``run`` change its keys."""
-    sections = {"env": TINY_WORLDS.get(kind, TINY_ENV) | dict(env or {}), "agent": {"kind": kind} | TINY_AGENTS[kind] | dict(agent or {})}
+    sections = {
+        "env": TINY_WORLDS.get(kind, TINY_ENV) | dict(env or {}),
+        "agent": {"kind": kind} | TINY_AGENTS[kind] | dict(agent or {}),
+    }
     return build(RunConfig, sections | TINY_RUN | run, "tiny")
 
 

@@ -95,9 +95,7 @@ class MaskedPPOAgent(ScorerAgent):
     """A scorer from its file."""
 
     @classmethod
-    def load(
-        cls, path: Path, name: str, core: MobileCore, config: MaskedPPOConfig | None = None
-    ) -> "MaskedPPOAgent":
+    def load(cls, path: Path, name: str, core: MobileCore, config: MaskedPPOConfig | None = None) -> "MaskedPPOAgent":
         """The policy saved at ``path``, for the sizes of ``core``; ``config`` says who runs its circuit.
 
         Raises ``UserError`` for a model of another body or other power levels.

@@ -50,7 +50,9 @@ def storm_figure(traces: Sequence[StormTrace]) -> Figure:
         draw_map(top, trace, moment)
         draw_power(middle, trace, len(trace.stage) - 1)
         draw_cost(bottom, trace, len(trace.stage) - 1)
-        top.set_title(f"{trace.agent}, {trace.total_usd:,.0f} USD; map at {trace.clock(moment)}", fontsize=9.5, color=INK)
+        top.set_title(
+            f"{trace.agent}, {trace.total_usd:,.0f} USD; map at {trace.clock(moment)}", fontsize=9.5, color=INK
+        )
     return figure
 
 

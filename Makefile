@@ -13,9 +13,12 @@ DEV := $(VENV)/.installed-dev
 DEMO_STEPS    ?= 500000
 DEMO_HYBRID   ?= 6144
 DEMO_VQC      ?= 12288
+DEMO_STORMS   ?= 32
+DEMO_CSP      ?= 32768
 DEMO_EPISODES ?= 10
 DEMO_CONFIG   := configs/v2g_ppo.yaml
 DEMO          := runs/demo
+DEMO_CSP_ENV  := configs/mobile_csp_ppo.yaml
 DEMO_AGENTS   := idle cheap llf tou serve rolling rolling_reserve optimum hybrid $(DEMO)/ppo $(DEMO)/hybrid_short $(DEMO)/vqc
 
 .PHONY: help demo test lint benchmark clean
@@ -28,7 +31,7 @@ help: ## list these targets
 	@echo "  make test PYTHON=python3.12     another Python, for a new .venv"
 	@echo "  make test TESTS='tests/test_packaging.py -x'"
 
-demo: $(RUN) ## train PPO, a hybrid and a circuit agent, then compare them with their rivals and the optimum
+demo: $(RUN) ## train PPO, a hybrid and a circuit agent, and PPO on Mobile CSP, then compare them with their rivals and the optimum
 	@rm -rf $(DEMO)
 	@echo "==> training PPO for $(DEMO_STEPS) steps: $(DEMO)/ppo"
 	@$(PY) train.py --config $(DEMO_CONFIG) --out $(DEMO)/ppo total_steps=$(DEMO_STEPS) eval_every=100000
@@ -38,6 +41,10 @@ demo: $(RUN) ## train PPO, a hybrid and a circuit agent, then compare them with 
 	@$(PY) train.py --config configs/v2g_vqc.yaml --out $(DEMO)/vqc total_steps=$(DEMO_VQC) eval_every=6144 eval_episodes=32
 	@echo "==> evaluating the three, and the shipped hybrid, beside the rivals on $(DEMO_EPISODES) unseen days: $(DEMO)/evaluation"
 	@$(PY) evaluate.py $(DEMO_AGENTS) --config $(DEMO_CONFIG) --episodes $(DEMO_EPISODES) --seed 1000 --out $(DEMO)/evaluation
+	@echo "==> Mobile CSP: training a scorer of sites briefly: $(DEMO)/csp_ppo"
+	@$(PY) train.py --config $(DEMO_CSP_ENV) --out $(DEMO)/csp_ppo total_steps=$(DEMO_CSP) eval_every=16384 eval_episodes=16 ruler=false agent.warm_storms=$(DEMO_STORMS)
+	@echo "==> evaluating it beside rolling plans and the best known on $(DEMO_EPISODES) unseen storms: $(DEMO)/csp_evaluation"
+	@$(PY) evaluate.py idle greedy tuned rolling optimum $(DEMO)/csp_ppo --config $(DEMO_CSP_ENV) --episodes $(DEMO_EPISODES) --seed 1000 --out $(DEMO)/csp_evaluation
 	@echo "==> done; learner, rivals and optimum in one page: $(VENV)/bin/tensorboard --logdir $(DEMO)"
 
 # One thread per worker: the workers share the cores already.

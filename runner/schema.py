@@ -10,9 +10,9 @@ from qevgrid.agents.hybrid.config import HybridConfig
 from qevgrid.agents.mobile_csp.config import MaskedPPOConfig
 from qevgrid.agents.ppo_config import PPOConfig
 from qevgrid.agents.vqc.config import VQCConfig
-from qevgrid.envs.problem import DEFAULT_ID
 from qevgrid.envs.keywords import STRICT
 from qevgrid.envs.mobile_csp.params import MobileCSPParams
+from qevgrid.envs.problem import DEFAULT_ID
 from qevgrid.envs.v2g.params import V2GParams
 from qevgrid.runner.config import members_of
 

@@ -16,14 +16,14 @@ Hidden = tuple[Annotated[int, Field(ge=1)], ...]
 class MaskedPPOConfig(CircuitKeys, RoundKeys):
     """PPO that scores sites, one idle unit after another; keys of the circuit count if ``body`` is one."""
 
-    lr: Annotated[float, Field(gt=0, le=1, description="learning rate")] = 3e-4
+    lr: Annotated[float, Field(gt=0, le=1, description="learning rate")] = 1e-3
     lr_end_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     n_envs: Annotated[int, Field(ge=1, description="episodes side by side")] = 64
     n_steps: Annotated[int, Field(ge=2, description="choices of each between updates")] = 128
     batch_size: Annotated[int, Field(ge=2)] = 1024
     n_epochs: Annotated[int, Field(ge=1)] = 4
     gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
-    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.98
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
     ent_coef: Annotated[float, Field(ge=0)] = 0.001
     vf_coef: Annotated[float, Field(ge=0)] = 0.02
     qubits: Annotated[int, Field(ge=1, le=24)] = 6
@@ -40,6 +40,9 @@ class MaskedPPOConfig(CircuitKeys, RoundKeys):
     warm_start: Annotated[
         str | None, Field(description="rival whose example gives the first weights; null: from noise")
     ] = "rolling"
-    warm_storms: Annotated[int, Field(ge=2, description="storms of that example")] = 128
-    warm_epochs: Annotated[int, Field(ge=1)] = 10
-    warm_lr: Annotated[float, Field(gt=0, le=1, description="learning rate of that imitation")] = 2e-3
+    warm_storms: Annotated[int, Field(ge=2, description="storms of that example")] = 192
+    warm_rounds: Annotated[
+        int, Field(ge=1, description="parts of them; the rival plays the first, the learner the others")
+    ] = 4
+    warm_epochs: Annotated[int, Field(ge=1, description="passes over all examples so far after each part")] = 10
+    warm_lr: Annotated[float, Field(gt=0, le=1, description="learning rate of that imitation")] = 4e-3

@@ -1,7 +1,7 @@
 """First weights of a scorer from a rival's example: its choices by cross-entropy, its costs by the critic.
 
-The first half of the storms is played by the rival, the second by the learner itself with the rival's answers beside
-it (DAgger, Ross et al. 2011), so that it also knows the way back from its own mistakes.
+The first share of the storms is played by the rival, the others by the learner itself, as far as it has come, with the
+rival's answers beside it (DAgger, Ross et al. 2011), so that it also knows the way back from its own mistakes.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from qevgrid.envs.mobile_csp.core import MobileCore
 from qevgrid.envs.mobile_csp.sequential import NOBODY, Turns
 from qevgrid.envs.types import BoolArray, FloatArray, IntArray
 
-BATCH = 512
+BATCH = 256
 LARGEST = 64
 """Storms played side by side."""
 
@@ -32,27 +32,45 @@ class Examples(NamedTuple):
     future: Tensor  # (K,) rewards from here to the end
 
 
-def imitate(
-    model: Any, rival: Agent, core: MobileCore, seeds: range, epochs: int, lr: float, seed: int, vf_coef: float = 0.02
-) -> None:
-    """Fit a fresh model to ``rival`` on the storms of ``seeds``; ``epochs`` passes a half."""
+class Course(NamedTuple):
+    """How to imitate."""
+
+    storms: int
+    rounds: int
+    """Shares of the storms; after each the policy is fitted to all examples so far."""
+    epochs: int
+    lr: float
+    """Falls linearly to 0 in each round."""
+    vf_coef: float
+
+
+def imitate(model: Any, rival: Agent, core: MobileCore, course: Course, first_seed: int, seed: int) -> None:
+    """Fit a fresh model to ``rival`` on the storms of the seeds from ``first_seed`` on."""
     generator = torch.Generator().manual_seed(seed)
     policy = model.policy
-    optimizer = _optimizer(policy, lr)
-    half, found = len(seeds) // 2, []
-    for part, learner_plays in ((seeds[:half], False), (seeds[half:], True)):
+    found: list[Examples] = []
+    for number, part in enumerate(np.array_split(np.arange(first_seed, first_seed + course.storms), course.rounds)):
         for k in range(0, len(part), LARGEST):
-            found.append(play_examples(policy, rival, core, part[k : k + LARGEST], learner_plays))
+            found.append(play_examples(policy, rival, core, part[k : k + LARGEST].tolist(), learner_plays=number > 0))
         examples = Examples(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-        policy.set_training_mode(True)
+        fit(policy, examples, course, generator)
+
+
+def fit(policy: Any, examples: Examples, course: Course, generator: torch.Generator) -> None:
+    """``course.epochs`` passes over the examples."""
+    optimizer = _optimizer(policy, course.lr)
+    policy.set_training_mode(True)
+    with torch.no_grad():
         seen = policy.actor.features(examples.obs)
-        for _ in range(epochs):
-            for rows in torch.randperm(len(examples.obs), generator=generator).split(BATCH):
-                part = Examples(*(x[rows] for x in examples))
-                loss = _loss(policy, part, [x[rows] for x in seen], vf_coef)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+    for epoch in range(course.epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = course.lr * (1 - epoch / course.epochs)
+        for rows in torch.randperm(len(examples.obs), generator=generator).split(BATCH):
+            part = Examples(*(x[rows] for x in examples))
+            loss = _loss(policy, part, [x[rows] for x in seen], course.vf_coef)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
 
 
 def _optimizer(policy: Any, lr: float) -> torch.optim.Optimizer:
@@ -66,10 +84,11 @@ def _loss(policy: Any, part: Examples, seen: list[Tensor], vf_coef: float) -> Te
     return cross_entropy(masked(logits, part.mask), part.choice) + vf_coef * mse_loss(value, part.future)
 
 
-def play_examples(policy: Any, rival: Agent, core: MobileCore, seeds: range, learner_plays: bool) -> Examples:
+def play_examples(policy: Any, rival: Agent, core: MobileCore, seeds: list[int], learner_plays: bool) -> Examples:
     """One episode a seed, in the joint form, each period's choices turn by turn.
 
-    Choices that the masks forbid (a rival may count on a slot that is freed later) are played but not learned.
+    Choices that the masks forbid (a rival may count on a slot that is freed later) are played but not learned. Powers
+    are those of the learner's form.
     """
     size = len(seeds)
     batch = core.batch(size)
@@ -87,7 +106,7 @@ def play_examples(policy: Any, rival: Agent, core: MobileCore, seeds: range, lea
             follows = row[mask[row, wanted[row]]]
             kept.append((period, follows, obs[follows], mask[follows], wanted[follows]))
             turns.choose(core.decode((choose(policy, obs, mask) if learner_plays else wanted)[:, None]))
-        batch.step(turns.chosen if learner_plays else answer)
+        batch.step(turns.chosen)
         rewards.append(batch.outcome.reward.copy())
         period += 1
     return _examples(kept, np.cumsum(np.array(rewards)[::-1], 0)[::-1])

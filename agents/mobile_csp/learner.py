@@ -17,7 +17,7 @@ from qevgrid.agents.base import Agent
 from qevgrid.agents.mobile_csp.acting import ScorerAgent
 from qevgrid.agents.mobile_csp.config import MaskedPPOConfig
 from qevgrid.agents.mobile_csp.features import check_features
-from qevgrid.agents.mobile_csp.imitate import imitate
+from qevgrid.agents.mobile_csp.imitate import Course, imitate
 from qevgrid.agents.mobile_csp.scorer import ScorerPolicy
 from qevgrid.agents.sb3_learner import ROWS_PER_RUN, TRAINING_SEEDS, SB3Learner, check_batch, unzipped
 from qevgrid.agents.sb3_vec import SB3VecEnv
@@ -67,8 +67,8 @@ class MaskedPPOLearner(SB3Learner):
         first = TRAINING_SEEDS + ROWS_PER_RUN * self.seed + WARM_SEEDS
         core = MobileCore(dataclasses.replace(self.params, form="joint"))
         rival = make_rival(c.warm_start, problem_id=self.params.id)
-        seeds = range(first, first + c.warm_storms)
-        imitate(self.model, rival, core, seeds, c.warm_epochs, c.warm_lr, self.seed, c.vf_coef)
+        course = Course(c.warm_storms, c.warm_rounds, c.warm_epochs, c.warm_lr, c.vf_coef)
+        imitate(self.model, rival, core, course, first, self.seed)
 
     def record(self, logger: Logger) -> None:
         """The circuit, if there is one."""

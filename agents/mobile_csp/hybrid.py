@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from qevgrid.agents.base import Agent
-from qevgrid.agents.hybrid.samplers import DecisionSampler, make_sampler
+from qevgrid.agents.hybrid.anneal import anneal
+from qevgrid.agents.hybrid.dual import Dual
+from qevgrid.agents.hybrid.problem import AggregateQUBO
+from qevgrid.agents.hybrid.samplers import DecisionSampler, Direct, make_sampler
 from qevgrid.agents.mobile_csp.candidates import Search, ascend
-from qevgrid.agents.mobile_csp.decision import Decision, decide, resources
+from qevgrid.agents.mobile_csp.decision import decide, resources
 from qevgrid.agents.mobile_csp.hybrid_config import MobileHybridConfig
 from qevgrid.agents.mobile_csp.outlook import Outlook
 from qevgrid.agents.mobile_csp.planning import Rolling, placed, planner_of
@@ -18,10 +21,12 @@ from qevgrid.envs.mobile_csp.arrays import Action
 from qevgrid.envs.mobile_csp.core import View
 from qevgrid.envs.mobile_csp.respond import Joint, at_rest
 from qevgrid.envs.mobile_csp.search import Plan, Planner, copy
-from qevgrid.envs.types import Float32Array, FloatArray
+from qevgrid.envs.types import Float32Array, FloatArray, IntArray
 
 SHIPPED = Path(__file__).with_name("outlook.npz")
 """A run folder's model.zip of configs/mobile_csp_hybrid.yaml under this name."""
+HOT_SHARE, COLD_SHARE = 0.2, 0.01
+"""First temperature over a typical rise, last over first."""
 SWEEPS = 4
 """Rounds of the rolling plan that every decision begins with."""
 
@@ -49,15 +54,34 @@ class Step:
 QUBO = tuple(f"qubo/{field.name}" for field in fields(Step))
 
 
+def sampler_of(c: MobileHybridConfig) -> DecisionSampler:
+    """By name; ours from the reference plan, as hot as single changes of it are dear."""
+    if c.sampler != "structured":
+        return make_sampler(c.sampler, reads=c.reads, sweeps=c.sweeps, time_limit_s=c.time_limit_s, rho=c.rho)
+
+    def find(problem: AggregateQUBO, seed: int, dual: Dual | None) -> IntArray:
+        hot = HOT_SHARE * typical_rise(problem)
+        return anneal(problem, reads=c.reads, sweeps=c.sweeps, seed=seed, hot_usd=hot, cold_usd=COLD_SHARE * hot)[0]
+
+    return Direct("structured (simulated annealing)", find)
+
+
+def typical_rise(problem: AggregateQUBO) -> float:
+    """Median of what single changes of the reference plan make it dearer by, USD; at least 1."""
+    n = problem.n_options
+    choice = np.zeros((n, problem.n_units), np.int64)
+    choice[np.arange(n), problem.unit] = np.arange(n) - problem.first[problem.unit]
+    rise = problem.energy_usd(choice) - float(problem.energy_usd(np.zeros(problem.n_units, np.int64)))
+    return float(np.median(rise[rise > 0])) if (rise > 0).any() else 1.0
+
+
 class Decider:
     """Decides for one episode and period at a time."""
 
     def __init__(self, config: MobileHybridConfig, sampler: DecisionSampler | None = None) -> None:
         c = config
         self.config = config
-        self.sampler = sampler or make_sampler(
-            c.sampler, reads=c.reads, sweeps=c.sweeps, time_limit_s=c.time_limit_s, rho=c.rho
-        )
+        self.sampler = sampler or sampler_of(c)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Decider, (self.config,)
@@ -86,11 +110,6 @@ class Decider:
             sampled.valid_energy_usd - base, usd[1], usd[2], usd[3], float(usd[3] < min(usd[0], 0.0)),
             priced.bound_usd - base, sampled.chain_break_share, sampled.fallbacks, sampled.seconds,
         )  # fmt: skip
-
-
-def problem_of(planner: Planner, joints: list[Joint], candidates: int) -> Decision:
-    """The decision over the routes of ``joints``, needs counted in full."""
-    return decide(planner.problem, resources(planner.problem), joints, candidates)
 
 
 class MobileHybridAgent(Agent):

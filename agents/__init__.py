@@ -1,7 +1,8 @@
 """What decides. Rivals are known by name, learned agents by their run folder; all are loaded lazily."""
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ class Rivals:
     """Those that would squeeze a picture of learning curves."""
     to_beat: tuple[str, ...]
     """Whom ``train.py`` proposes to compare with."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Kind of the settings that a rival takes, where it is not its name."""
 
     @property
     def ruler(self) -> tuple[str, str]:
@@ -67,6 +70,7 @@ RIVALS = {
             "greedy": "qevgrid.agents.mobile_csp.greedy:Greedy",
             "tuned": "qevgrid.agents.mobile_csp.greedy:tuned",
             "rolling": "qevgrid.agents.mobile_csp.planning:Rolling",
+            "hybrid": "qevgrid.agents.mobile_csp.hybrid:hybrid",
             "optimum": "qevgrid.agents.mobile_csp.planning:Optimum",
         },
         naive="idle",
@@ -74,6 +78,7 @@ RIVALS = {
         beside_training=("idle", "tuned", "rolling", "optimum"),
         off_scale=("idle", "random", "static"),
         to_beat=("idle", "tuned", "rolling", "optimum"),
+        kinds={"hybrid": "mobile_hybrid"},
     ),
 }
 """Rivals by the id of their problem."""
@@ -83,6 +88,7 @@ LEARNERS = {
     "hybrid": "qevgrid.agents.hybrid.learner:HybridAgent",
     "vqc": "qevgrid.agents.vqc.learner:VQCAgent",
     "masked_ppo": "qevgrid.agents.mobile_csp.learner:MaskedPPOAgent",
+    "mobile_hybrid": "qevgrid.agents.mobile_csp.hybrid_learner:MobileHybridAgent",
 }
 """Learned agents by the ``kind`` of their configuration; `Learner` says what stands beside each in its module."""
 
@@ -91,6 +97,7 @@ LEARNS = {
     "hybrid": ("qevgrid/V2G-v0",),
     "vqc": ("qevgrid/V2G-v0",),
     "masked_ppo": ("qevgrid/MobileCSP-v0",),
+    "mobile_hybrid": ("qevgrid/MobileCSP-v0",),
 }
 """Ids of the problems that each kind can learn."""
 
@@ -106,7 +113,9 @@ def make_rival(name: str, settings: Any = None, problem_id: str = DEFAULT_ID) ->
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UserError(f"{name!r} is neither a rival nor a run folder; {hint}rivals: {', '.join(paths)}")
     make = load_object(paths[name])
-    return make(settings) if settings is not None and settings.kind == name else make()
+    return (
+        make(settings) if settings is not None and settings.kind == RIVALS[problem_id].kinds.get(name, name) else make()
+    )
 
 
 def check_fits(kind: str, problem_id: str) -> None:

@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from qevgrid.agents.hybrid.config import HybridConfig
 from qevgrid.agents.mobile_csp.config import MaskedPPOConfig
+from qevgrid.agents.mobile_csp.hybrid_config import MobileHybridConfig
 from qevgrid.agents.ppo_config import PPOConfig
 from qevgrid.agents.vqc.config import VQCConfig
 from qevgrid.envs.keywords import STRICT
@@ -18,7 +19,7 @@ from qevgrid.runner.config import members_of
 
 EnvConfig = V2GParams | MobileCSPParams
 """One section a problem, told apart by ``id``."""
-AgentConfig = PPOConfig | HybridConfig | VQCConfig | MaskedPPOConfig
+AgentConfig = PPOConfig | HybridConfig | VQCConfig | MaskedPPOConfig | MobileHybridConfig
 """One section a kind of learned agent, told apart by ``kind``."""
 
 

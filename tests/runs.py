@@ -17,11 +17,13 @@ TINY_AGENTS = {
     "ppo": TINY_ROUND | {"warm_days": 4, "warm_epochs": 1},
     "hybrid": TINY_ROUND | {"days": 2, "stages_per_day": 2, "hidden": 4, "critic_epochs": 1, "reads": 1, "sweeps": 5},
     "vqc": TINY_ROUND | {"warm_days": 4, "warm_epochs": 1, "qubits": 3},
+    "mobile_hybrid": {"population": 4, "batch": 2, "storms": 12, "rounds": 1, "reads": 1, "sweeps": 5},
     "masked_ppo": TINY_ROUND | {"warm_start": "greedy", "warm_storms": 4, "warm_epochs": 1, "qubits": 3, "uploads": 3},
 }
 """By kind; a round of each has 96 steps."""
 TINY_WORLDS: dict[str, dict[str, Any]] = {
-    "masked_ppo": {"id": "qevgrid/MobileCSP-v0", "preset": "mini", "n_periods": 10, "n_units": 2}
+    "masked_ppo": {"id": "qevgrid/MobileCSP-v0", "preset": "mini", "n_periods": 10, "n_units": 2},
+    "mobile_hybrid": {"id": "qevgrid/MobileCSP-v0", "preset": "mini", "n_periods": 12, "n_units": 2},
 }
 """What a kind plays in, if not in ``TINY_ENV``."""
 TINY_RUN = {"total_steps": 192, "eval_every": 96, "eval_episodes": 2, "ruler": True}

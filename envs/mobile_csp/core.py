@@ -9,7 +9,7 @@ import numpy as np
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.mobile_csp import kernel, model, observe
 from qevgrid.envs.mobile_csp.arrays import AUTO, STAY, Action, Fleet, Sites, Tariff, Units, World
-from qevgrid.envs.mobile_csp.forecast import BEFORE_STORM, expected, scenarios
+from qevgrid.envs.mobile_csp.forecast import BEFORE_STORM, Outlook, expected, scenarios
 from qevgrid.envs.mobile_csp.params import MobileCSPParams
 from qevgrid.envs.mobile_csp.plant import Plant, build_plant
 from qevgrid.envs.mobile_csp.scenario import Sampler, Scenario, whole_travel
@@ -36,9 +36,9 @@ class View:
     _tape: World  # (T, B, ...) the scenario's, as the kernel reads it
     _known: Float32Array  # (T + 1 + before, B, G) what of the observation units do not touch
 
-    def forecast(self) -> World:
+    def forecast(self, outlook: Outlook | None = None) -> World:
         """Expected world over all T periods; up to the present as it was. See ``forecast.expected``."""
-        return expected(self.plant, self._scenario, self.stage)
+        return expected(self.plant, self._scenario, self.stage, outlook)
 
     def scenarios(self, n: int, rng: np.random.Generator) -> World:
         """``n`` worlds a row that may come true, (B * n, T, ...). See ``forecast.scenarios``."""

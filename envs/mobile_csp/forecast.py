@@ -5,6 +5,8 @@ for everything still broken an estimate of when it is back (true remaining time 
 wanders, so that it shrinks as the repair nears and tells nothing by its changes); loads and PV as last measured.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
 
@@ -44,15 +46,20 @@ def _estimate(
             truth[b, k] = estimate_h(truth[b, k], stage[b] * dt_h, z[b, stage[b], k], sigma, dt_h)
 
 
-def expected(plant: Plant, scenario: Scenario, stage: IntArray) -> World:
+Outlook = Callable[[Plant, IntArray, FloatArray, FloatArray, FloatArray], tuple[FloatArray, FloatArray, FloatArray]]
+"""Makes of the plant, the stages (B,) and the estimated hours of lines (B, L), substation (B,) and roads (B, R) others."""
+
+
+def expected(plant: Plant, scenario: Scenario, stage: IntArray, outlook: Outlook | None = None) -> World:
     """The world as it may be believed at ``stage`` (B,), over all T periods; those up to the stage are as they were.
 
     Generators that run are believed to go on. Before the storm (``BEFORE_STORM``) nothing of the damage is known:
     the belief is one storm of the forecast gust, always drawn alike. At the end (stage T) all is past.
+    ``outlook`` puts other hours in the place of the estimates.
     """
     stage = np.asarray(stage, np.int64)
     world = World._make(x.copy() for x in scenario.world)
-    _continue(plant, world, _facts(plant, scenario, stage), stage)
+    _continue(plant, world, _facts(plant, scenario, stage, outlook=outlook), stage)
     return world
 
 
@@ -73,10 +80,18 @@ def _continue(plant: Plant, world: World, facts: Facts, stage: IntArray) -> None
     unfold(plant.ground, plant.load_shape, facts, world, np.minimum(stage + 1, plant.n_periods))
 
 
-def _facts(plant: Plant, scenario: Scenario, stage: IntArray, rng: np.random.Generator | None = None) -> Facts:
+def _facts(
+    plant: Plant,
+    scenario: Scenario,
+    stage: IntArray,
+    rng: np.random.Generator | None = None,
+    outlook: Outlook | None = None,
+) -> Facts:
     """What is expected at ``stage``; before the storm its damage is drawn from ``rng``, without one always alike."""
     now, before = np.clip(stage, 0, plant.n_periods - 1), stage < 0
     lines, substation, roads = estimated_h(plant, scenario, now)
+    if outlook is not None:
+        lines, substation, roads = outlook(plant, now, lines, substation, roads)
     failed = (scenario.generator_h <= now[:, None] * plant.params.dt_h + SLACK) & ~before[:, None]
     generator_h = np.where(failed, scenario.generator_h, NEVER_H) * plant.ground.generator
     load_kw, pv_kw = _load_kw(plant, scenario, now, before), _pv_kw(plant, scenario, now, before)

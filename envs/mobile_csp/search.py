@@ -34,6 +34,7 @@ class Plan:
     share: FloatArray  # (T, M)
     cost_usd: float
     terms_usd: FloatArray  # (6,)
+    unserved_usd: FloatArray  # (T,) of each period
 
     @property
     def auto_usd(self) -> float:
@@ -93,7 +94,7 @@ def play(problem: Problem, joint: Joint, site: IntArray, share: FloatArray) -> P
     p = problem
     share = stand_in(p, joint, share)
     replay = simulate(p.world, p.units, p.stage, p.fleet, p.sites, p.tariff, site, share)
-    return Plan(p, copy(joint), site, share, float(replay.cost_usd.sum()), replay.cost_usd)
+    return Plan(p, copy(joint), site, share, float(replay.cost_usd.sum()), replay.cost_usd, replay.unserved_usd)
 
 
 def stand_in(problem: Problem, joint: Joint, share: FloatArray) -> FloatArray:

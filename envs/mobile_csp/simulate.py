@@ -17,6 +17,7 @@ class Replay(NamedTuple):
     energy_kwh: FloatArray  # (T + 1, M) at the beginning of each period
     charge_kw: FloatArray  # (T, M)
     discharge_kw: FloatArray  # (T, M)
+    unserved_usd: FloatArray  # (T,) of each period, part of cost_usd
 
 
 def episode(world: World, b: int = 0) -> World:
@@ -40,7 +41,7 @@ def simulate(
     """
     n_periods, n_units, n_sites = len(world.need_kw), units.site.shape[1], len(sites.slots)
     terms = len(model.COST_TERMS)
-    replay = Replay(np.zeros(terms), *(np.zeros((n_periods + k, n_units)) for k in (1, 0, 0)))
+    replay = Replay(np.zeros(terms), *(np.zeros((n_periods + k, n_units)) for k in (1, 0, 0)), np.zeros(n_periods))
     state = kernel.State(np.array([stage]), units.site.copy(), units.arrival.copy(), units.energy_kwh.copy())
     power, one = np.zeros((3, 1, n_units)), np.zeros(1, np.int64)
     out = kernel.Outcome(
@@ -127,4 +128,5 @@ def _play(
         kernel.step(rules, world, known, state, out, scratch, site[t : t + 1], share[t : t + 1], on, obs, mask)
         replay.charge_kw[t], replay.discharge_kw[t] = out.charge_kw[0], out.discharge_kw[0]
         replay.cost_usd[:] += out.cost_usd[0]
+        replay.unserved_usd[t] = out.cost_usd[0, model.UNSERVED]
     replay.energy_kwh[len(site)] = state.energy_kwh[0]

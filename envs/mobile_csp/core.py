@@ -1,7 +1,7 @@
 """The Mobile CSP world, batched: draws scenarios, keeps the state of B episodes, steps them in place."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class View:
     whole_travel: Any  # (D, D) int16, travel periods while all roads are open: counts before the storm
     plant: Plant
     _scenario: Scenario
+    backlog_kwh: FloatArray = field(default_factory=kernel.NOTHING_KWH.copy)  # (B, E, 2) vehicles that wait
 
     def forecast(self) -> World:
         """Expected world over all T periods; up to the present as it was. See ``forecast.expected``."""
@@ -62,6 +63,11 @@ class MobileCore:
     def n_sites(self) -> int:
         """D."""
         return self.plant.n_sites
+
+    @property
+    def n_serving(self) -> int:
+        """E, sites where vehicles are charged."""
+        return len(self.plant.service.site)
 
     @property
     def n_units(self) -> int:
@@ -110,11 +116,12 @@ class MobileCore:
         if not isinstance(scenario, Scenario):
             raise UserError(f"a scenario must be a Mobile CSP Scenario, not {type(scenario).__name__}")
         lines, roads = self.plant.feeder.n_line, len(self.plant.roads.tail)
-        shapes = (scenario.world.need_kw.shape, scenario.line_h.shape, scenario.road_h.shape)
-        needed = ((size, self.n_periods, self.n_sites), (size, lines), (size, roads))
+        world = scenario.world
+        shapes = (world.need_kw.shape, scenario.line_h.shape, scenario.road_h.shape, world.arrivals_kwh.shape[2:])
+        needed = ((size, self.n_periods, self.n_sites), (size, lines), (size, roads), (self.n_serving, 2))
         if shapes != needed:
             raise UserError(
-                f"the scenario's needs, lines and roads have shapes {shapes}, but these parameters need {needed}; "
+                f"the scenario's needs, lines, roads and arrivals have shapes {shapes}, but these parameters need {needed}; "
                 "draw it with the same parameters"
             )
 
@@ -134,6 +141,7 @@ class Batch:
             site=np.full((size, m), core.plant.start_site, np.int64),
             arrival=np.zeros((size, m), np.int64),
             energy_kwh=np.full((size, m), core.plant.start_kwh),
+            backlog_kwh=np.zeros((size, core.n_serving, 2)),
         )
         self.outcome = kernel.Outcome(
             charge_kw=np.zeros((size, m)),
@@ -145,6 +153,7 @@ class Batch:
             curtailed_kwh=np.zeros(size),
             total_usd=np.zeros(size),
             reward=np.zeros(size),
+            vehicle_kwh=np.zeros((size, core.n_serving, 2)),
         )
         self.scratch = _scratch(m, d)
         self.recorder: Callable[[Batch], None] | None = None  # called after every period
@@ -187,6 +196,7 @@ class Batch:
         self.state.site[rows] = self.core.plant.start_site
         self.state.arrival[rows] = self.core.first_stage
         self.state.energy_kwh[rows] = self.core.plant.start_kwh
+        self.state.backlog_kwh[rows] = 0.0
 
     def step(self, action: Action, out: Float32Array | None = None) -> None:
         """One stage; results are in ``outcome`` and ``state``, the observations after it in ``out``."""
@@ -238,6 +248,7 @@ class Batch:
             whole_travel=self.core.rules.whole,
             plant=plant,
             _scenario=self.scenario,
+            backlog_kwh=state.backlog_kwh.copy(),
         )
 
     def mask(self) -> BoolArray:
@@ -292,4 +303,5 @@ def _rules(plant: Plant, first_stage: int, levels: FloatArray) -> kernel.Rules:
         first_stage=first_stage,
         per_travel=plant.params.dt_h / observe.TRAVEL_SCALE_H,
         per_kwh=1.0 / capacity,
+        service=plant.service,
     )

@@ -51,7 +51,9 @@ class SequentialBatch:
         self.core, self.size = core, size
         self.periods = Batch(core, size)
         state = self.periods.state
-        self.shown = kernel.State(state.stage, state.site.copy(), state.arrival.copy(), state.energy_kwh)
+        self.shown = kernel.State(
+            state.stage, state.site.copy(), state.arrival.copy(), state.energy_kwh, state.backlog_kwh
+        )
         self.chosen = Action(np.full(state.site.shape, STAY, np.int64), np.full(state.site.shape, AUTO))
         self.acting = np.full(size, NOBODY, np.int64)
         self.outcome = Sums._make(np.zeros_like(getattr(self.periods.outcome, name)) for name in Sums._fields)

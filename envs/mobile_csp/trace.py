@@ -13,6 +13,17 @@ from numpy.typing import NDArray
 
 from qevgrid.envs.types import BoolArray, FloatArray, IntArray
 
+# Okabe and Ito's palette, a brown and a grey.
+TERM_COLORS = {
+    "unserved": "#D5300A",
+    "generator": "#7A4A1E",
+    "wear": "#CC79A7",
+    "transport": "#E69F00",
+    "energy": "#009E73",
+    "terminal": "#8A8A8A",
+    "service": "#56B4E9",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class StormTrace:

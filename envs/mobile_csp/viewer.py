@@ -17,7 +17,7 @@ from matplotlib.patches import Circle, FancyBboxPatch, Patch, Rectangle, Wedge
 from numpy.typing import NDArray
 
 from qevgrid.envs.mobile_csp.recorder import tree_layout
-from qevgrid.envs.mobile_csp.trace import StormTrace
+from qevgrid.envs.mobile_csp.trace import TERM_COLORS, StormTrace
 from qevgrid.envs.types import FloatArray, IntArray
 
 # Okabe and Ito's palette, told apart by readers with any common colour blindness.
@@ -26,7 +26,6 @@ SUPPLIED, BACKUP, SERVED, UNSERVED = "#009E73", "#F0E442", "#0072B2", "#D5300A"
 CLOSED, SOON, UNIT, UNIT_LOW = "#D5300A", "#E69F00", "#56B4E9", "#CC79A7"
 SOON_H = 2.0
 _HALO = [patheffects.withStroke(linewidth=2.6, foreground="white")]
-_TERM_COLOURS = (UNSERVED, "#7A4A1E", "#CC79A7", "#E69F00", "#009E73", GREY)
 
 
 def render_frame(trace: StormTrace, moment: int = -1, width_px: int = 1100, height_px: int = 720) -> NDArray[np.uint8]:
@@ -222,9 +221,9 @@ def draw_cost(ax: Axes, trace: StormTrace, moment: int) -> None:
     paid = np.cumsum(np.maximum(trace.cost_usd, 0.0), 0)[first:] / 1e3  # (K, terms), from period 0 on
     shown = max(moment + 1 - first, 1)
     below = np.zeros(shown)
-    for k, colour in enumerate(_TERM_COLOURS[: len(trace.term)]):
+    for k, term in enumerate(trace.term):
         above = below + paid[:shown, k]
-        ax.fill_between(edges[:shown], below, above, color=colour, lw=0)
+        ax.fill_between(edges[:shown], below, above, color=TERM_COLORS[term], lw=0)
         below = above
     ax.plot(edges[:shown], below, color=INK, lw=1.2)
     _axes(ax, trace, max(float(paid.sum(1).max()), 1.0) * 1.08, "cost so far, kUSD", last=True)

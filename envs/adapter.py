@@ -59,7 +59,7 @@ class CoreEnv(gym.Env[Float32Array, Any]):
         self.observation_space = observation_space(core)
         self._read = ActionReader(core, self.action_space.shape or ())
         self._batch = core.batch(1)
-        self._terms = tuple(core.cost_terms)
+        self._terms, self._n_obs, self._has_mask = tuple(core.cost_terms), len(core.labels), core.n_choices is not None
         self._window = Window(type(self).__name__)
         self._begun = self._running = False
 
@@ -99,8 +99,7 @@ class CoreEnv(gym.Env[Float32Array, Any]):
         """One stage."""
         if not self._running:
             raise error.ResetNeeded("the episode is over or has not begun; call reset() first")
-        obs = np.empty(len(self.core.labels), np.float32)
-        batch = self._batch
+        obs, batch = np.empty(self._n_obs, np.float32), self._batch
         batch.step(self._read(action), obs[None])
         over = bool(batch.over[0])
         self._running = not over
@@ -114,10 +113,12 @@ class CoreEnv(gym.Env[Float32Array, Any]):
             "cost_usd": float(out.total_usd[0]),
             "curtailed_kwh": float(out.curtailed_kwh[0]),
         }
+        for name in self.core.reported:
+            info[name] = getattr(out, name)[0].item()
         return self._with_mask(info)
 
     def _with_mask(self, info: Info) -> Info:
-        if self.core.n_choices is not None:
+        if self._has_mask:
             mask = self._batch.mask()[0]
             info["action_mask"] = mask[0] if self.core.single_choice else mask
         return info
@@ -155,7 +156,8 @@ class CoreVectorEnv(VectorEnv[Float32Array, Any, FloatArray]):
 
     Infos follow Gymnasium: an array a key with a boolean ``_key`` beside it where not all rows
     have a value. Costs come as ``cost_usd_by_term`` (B, terms), in the order of
-    ``core.cost_terms``, where the scalar environment has the dictionary ``cost``.
+    ``core.cost_terms``, where the scalar environment has the dictionary ``cost``; fields that
+    ``core.reported`` names have an entry each.
     """
 
     def __init__(
@@ -289,12 +291,13 @@ class CoreVectorEnv(VectorEnv[Float32Array, Any, FloatArray]):
             "cost_usd_by_term": out.cost_usd,
             "cost_usd": out.total_usd,
             "curtailed_kwh": out.curtailed_kwh,
+            **{name: getattr(out, name) for name in self.core.reported},
         }
         if not rows.any():
             return {}
         if rows.all():
             return self._masked({key: x.copy() for key, x in named.items()}, rows)
-        return self._masked({key: np.where(rows, x.T, 0.0).T for key, x in named.items()}, rows)
+        return self._masked({key: np.where(rows, x.T, 0).T for key, x in named.items()}, rows)
 
     @staticmethod
     def _masked(arrays: Info, rows: BoolArray) -> Info:

@@ -65,7 +65,7 @@ def test_island_serves_by_value_and_takes_pro_rata() -> None:
     assert np.allclose(batch.state.energy_kwh[0], [10.0, 10.0])
     assert cost(batch) == pytest.approx(
         {"unserved": 25.0 * 1.0 + 20.0 * 5.0, "generator": 4.0, "wear": 0.05 * 65.0, "transport": 0.0,
-         "energy": 0.0, "terminal": 0.0}
+         "energy": 0.0, "terminal": 0.0, "service": 0.0}
     )  # fmt: skip
     assert out.total_usd[0] == pytest.approx(125.0 + 4.0 + 3.25)
     assert out.reward[0] == pytest.approx(-132.25e-4)
@@ -140,6 +140,28 @@ def test_unreachable_means_stay_and_is_reported() -> None:
     assert batch.outcome.charge_kw[0].tolist() == [50.0, 0.0]  # the one that could not go charges by itself
 
 
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_info_tells_of_refused_trips(mode: str) -> None:
+    """In the scalar and in the vector environment, in every row, to the end."""
+    one: Any = gym.make(CSP, preset="mini").unwrapped
+    many: Any = gym.make_vec(CSP, num_envs=3, preset="mini", autoreset_mode=mode)
+    many.reset(seed=0)
+    rng, told = np.random.default_rng(0), np.zeros(3, int)
+    plan = rng.integers(0, 6, (24, 3, 2))
+    for choice in plan:
+        info = many.step(choice)[-1]
+        told += info.get("refused", 0) + info.get("final_info", {}).get("refused", 0)
+    wanted = np.zeros(3, int)
+    for b in range(3):
+        one.reset(seed=b)
+        for choice in plan[:, b]:
+            refused = one.step(choice)[-1]["refused"]
+            assert isinstance(refused, int)
+            wanted[b] += refused
+    assert wanted.sum() > 0
+    assert told.tolist() == wanted.tolist()
+
+
 def test_masks_of_the_hand_made_world() -> None:
     batch = hand_made()
     place(batch, [DEPOT, DEAR], [100.0, 10.0])
@@ -199,12 +221,12 @@ def test_forms_agree() -> None:
     rngs = [np.random.default_rng(k) for k in range(8)]
     joint.start(np.arange(4), rngs[:4])
     single.load(np.arange(4), joint.scenario)
-    rng, total = np.random.default_rng(1), np.zeros((4, 6))
+    rng, total = np.random.default_rng(1), np.zeros((4, len(model.COST_TERMS)))
     plan = rng.integers(0, joint.core.n_choices, (joint.core.n_stages, 4, 3))
     for choice in plan:
         joint.step(joint.core.decode(choice))
         total += joint.outcome.cost_usd
-    paid, rows = np.zeros((4, 6)), np.arange(4)
+    paid, rows = np.zeros_like(total), np.arange(4)
     while not single.over.all():
         at = np.minimum(single.state.stage - joint.core.first_stage, len(plan) - 1)
         single.step(single.core.decode(plan[at, rows, np.maximum(single.acting, 0)][:, None]))

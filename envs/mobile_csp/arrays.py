@@ -21,6 +21,10 @@ AUTO = 2.0
 """Power share that leaves the choice to the site: charge where there is supply, serve where there is none."""
 
 
+NO_ARRIVALS = np.zeros((1, 1, 0, 2))
+"""No site with a charging service."""
+
+
 class World(NamedTuple):
     """What happens whatever the units do; the truth, or with the same shapes what is expected of it."""
 
@@ -30,6 +34,7 @@ class World(NamedTuple):
     generator_kw: FloatArray  # (B, T, D) critical load that a backup generator carries (already outside need_kw)
     charge_limit_kw: FloatArray  # (B, T, D) for all units at the site together; 0 without supply
     travel: NDArray[np.int16]  # (B, T, D, D) periods from departure at t until connected; 0 to itself, or UNREACHABLE
+    arrivals_kwh: FloatArray = NO_ARRIVALS  # (B, T, E, 2) wanted by vehicles that arrive, in the order of Service
 
 
 class Fleet(NamedTuple):
@@ -59,6 +64,20 @@ class Tariff(NamedTuple):
     energy_usd_kwh: float
     generator_usd_kwh: float
     terminal_usd_kwh: float  # of energy above the floor at the horizon
+
+
+class Service(NamedTuple):
+    """Charging of vehicles at E of the sites; kinds: response vehicles, then stranded ones. E = 0: there is none."""
+
+    site: IntArray  # (E,)
+    power_kw: float  # of all chargers of a site together
+    keep: float  # share of those waiting that is still there a period later
+    wait_usd_kwh_h: FloatArray  # (2,)
+    end_wait_h: float  # who waits at the end is counted so much longer
+    mean_kwh: FloatArray  # (2,) arrivals of a period to be expected at a site
+
+
+NO_SERVICE = Service(np.zeros(0, np.int64), 0.0, 1.0, np.zeros(2), 0.0, np.zeros(2))
 
 
 class Units(NamedTuple):

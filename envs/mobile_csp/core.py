@@ -1,11 +1,12 @@
 """The Mobile CSP world, batched: draws scenarios, keeps the state of B episodes, steps them in place."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from qevgrid.envs.direct import Direct
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.mobile_csp import kernel, model, observe
 from qevgrid.envs.mobile_csp.arrays import AUTO, STAY, Action, Fleet, Sites, Tariff, Units, World
@@ -35,6 +36,7 @@ class View:
     _scenario: Scenario
     _tape: World  # (T, B, ...) the scenario's, as the kernel reads it
     _known: Float32Array  # (T + 1 + before, B, G) what of the observation units do not touch
+    backlog_kwh: FloatArray = field(default_factory=kernel.NOTHING_KWH.copy)  # (B, E, 2) vehicles that wait
 
     def forecast(self, outlook: Outlook | None = None) -> World:
         """Expected world over all T periods; up to the present as it was. See ``forecast.expected``."""
@@ -49,6 +51,7 @@ class MobileCore:
     """Constant part of the world, all units choosing at once. ``Batch`` holds the running episodes."""
 
     single_choice = False
+    reported = ("refused",)
 
     def __init__(self, params: MobileCSPParams) -> None:
         self.params = params
@@ -57,6 +60,9 @@ class MobileCore:
         self.labels = observe.labels(params)
         self.weights = np.ones(len(model.COST_TERMS))
         self.levels = np.linspace(-1.0, 1.0, params.n_levels) if params.power == "levels" else np.empty(0)
+        sites, levels = len(params.sites), len(self.levels)
+        self._goal = np.concatenate([np.arange(sites), np.full(levels, STAY)])  # of each choice
+        self._share = np.concatenate([np.full(sites, AUTO), self.levels])
         self.first_stage = BEFORE_STORM if params.preposition else 0
         self.rules = _rules(self.plant, self.first_stage, self.levels)
 
@@ -64,6 +70,11 @@ class MobileCore:
     def n_sites(self) -> int:
         """D."""
         return self.plant.n_sites
+
+    @property
+    def n_serving(self) -> int:
+        """E, sites where vehicles are charged."""
+        return len(self.plant.service.site)
 
     @property
     def n_units(self) -> int:
@@ -97,11 +108,7 @@ class MobileCore:
 
     def decode(self, choice: IntArray) -> Action:
         """Choices (B, A): d < D goes to site d, D + k stays at power level k."""
-        if not len(self.levels):
-            return Action(choice, np.full(choice.shape, AUTO))
-        power = choice >= self.n_sites
-        level = np.where(power, choice - self.n_sites, 0)
-        return Action(np.where(power, STAY, choice), np.where(power, self.levels[level], AUTO))
+        return Action(self._goal[choice], self._share[choice])
 
     def notes(self) -> dict[str, Any]:
         """Clock hour of period 0."""
@@ -112,11 +119,12 @@ class MobileCore:
         if not isinstance(scenario, Scenario):
             raise UserError(f"a scenario must be a Mobile CSP Scenario, not {type(scenario).__name__}")
         lines, roads = self.plant.feeder.n_line, len(self.plant.roads.tail)
-        shapes = (scenario.world.need_kw.shape, scenario.line_h.shape, scenario.road_h.shape)
-        needed = ((size, self.n_periods, self.n_sites), (size, lines), (size, roads))
+        world = scenario.world
+        shapes = (world.need_kw.shape, scenario.line_h.shape, scenario.road_h.shape, world.arrivals_kwh.shape[2:])
+        needed = ((size, self.n_periods, self.n_sites), (size, lines), (size, roads), (self.n_serving, 2))
         if shapes != needed:
             raise UserError(
-                f"the scenario's needs, lines and roads have shapes {shapes}, but these parameters need {needed}; "
+                f"the scenario's needs, lines, roads and arrivals have shapes {shapes}, but these parameters need {needed}; "
                 "draw it with the same parameters"
             )
 
@@ -136,6 +144,7 @@ class Batch:
             site=np.full((size, m), core.plant.start_site, np.int64),
             arrival=np.zeros((size, m), np.int64),
             energy_kwh=np.full((size, m), core.plant.start_kwh),
+            backlog_kwh=np.zeros((size, core.n_serving, 2)),
         )
         self.outcome = kernel.Outcome(
             charge_kw=np.zeros((size, m)),
@@ -147,6 +156,7 @@ class Batch:
             curtailed_kwh=np.zeros(size),
             total_usd=np.zeros(size),
             reward=np.zeros(size),
+            vehicle_kwh=np.zeros((size, core.n_serving, 2)),
         )
         self.scratch = scratch(m, d)
         self.recorder: Callable[[Batch], None] | None = None  # called after every period
@@ -157,6 +167,8 @@ class Batch:
         self.known: Float32Array  # (T + 1 + before, B, G) observation entries that units do not touch
         self._facts: list[Any]  # the other fields of the scenarios
         self._running = False
+        self._step, self._observe = Direct(kernel.step), Direct(kernel.observe)
+        self._horizon = core.n_periods
 
     @property
     def scenario(self) -> Scenario:
@@ -189,6 +201,7 @@ class Batch:
         self.state.site[rows] = self.core.plant.start_site
         self.state.arrival[rows] = self.core.first_stage
         self.state.energy_kwh[rows] = self.core.plant.start_kwh
+        self.state.backlog_kwh[rows] = 0.0
 
     def step(self, action: Action, out: Float32Array | None = None) -> None:
         """One stage; results are in ``outcome`` and ``state``, the observations after it in ``out``."""
@@ -198,7 +211,7 @@ class Batch:
         """One stage of the rows that are ``active`` (B,); then the observations of all."""
         core, obs = self.core, NOTHING if out is None else out
         args = (self.state, self.outcome, self.scratch, action.site, action.share, active, obs, self._mask)
-        kernel.step(core.rules, self.tape, self.known, *args)
+        self._step(core.rules, self.tape, self.known, *args)
         self._mask_is_fresh = out is not None
         if self.recorder is not None:
             self.recorder(self)
@@ -213,13 +226,13 @@ class Batch:
         """Observations of a state in which it is the turn of the units ``acting`` (B,); its masks go to ``mask``."""
         if out is None:
             out = np.empty((self.size, len(self.core.labels)), np.float32)
-        kernel.observe(self.core.rules, self.tape, self.known, state, self.scratch, acting, out, mask)
+        self._observe(self.core.rules, self.tape, self.known, state, self.scratch, acting, out, mask)
         return out
 
     @property
     def over(self) -> BoolArray:
         """Episodes that have reached their horizon, (B,)."""
-        return self.state.stage >= self.core.n_periods
+        return self.state.stage >= self._horizon
 
     def view(self) -> View:
         """What a controller may know now."""
@@ -242,6 +255,7 @@ class Batch:
             _scenario=self.scenario,
             _tape=self.tape,
             _known=self.known,
+            backlog_kwh=state.backlog_kwh.copy(),
         )
 
     def mask(self) -> BoolArray:
@@ -297,4 +311,5 @@ def _rules(plant: Plant, first_stage: int, levels: FloatArray) -> kernel.Rules:
         first_stage=first_stage,
         per_travel=plant.params.dt_h / observe.TRAVEL_SCALE_H,
         per_kwh=1.0 / capacity,
+        service=plant.service,
     )

@@ -21,7 +21,8 @@ class MobileCSPEnv(CoreEnv):
 
     Observation:
         ``Box(-1, 1, (O,), float32)``; ``env.unwrapped.observation_labels`` names every entry. 8
-        globals, then 12 entries a site, then 4 + 2 D a unit (``observe.py`` has the scales).
+        globals, then 12 entries a site (14 with the charging service), then 4 + 2 D a unit
+        (``observe.py`` has the scales).
 
         =====================  ================================================================
         Entries                Meaning
@@ -31,7 +32,8 @@ class MobileCSPEnv(CoreEnv):
         before_storm           1 in the decision before the storm
         {site}_supplied, ...   Supply, need, USD lost an hour, backup left, estimated hours until
                                restoration, loss to be feared until then, generator, PV, need of
-                               the whole island, charging room, units there and on their way
+                               the whole island, charging room, units there and on their way;
+                               with the service kWh that response and stranded vehicles wait for
         unit{i}_acts, idle     Whose turn it is; not under way
         unit{i}_arrives_in     Hours until it is connected; ``unit{i}_soc``: state of charge
         unit{i}_at_{site}      1 for where it is or goes
@@ -56,17 +58,20 @@ class MobileCSPEnv(CoreEnv):
 
     Info:
         At reset ``fingerprint`` (equal fingerprints, equal worlds) and ``start_h``. At each step
-        ``cost`` (term -> USD), ``cost_usd`` and ``curtailed_kwh`` (asked for by a level, not done).
+        ``cost`` (term -> USD), ``cost_usd`` and ``curtailed_kwh`` (asked for by a level, not done) and
+        ``refused`` (trips to sites that no open road leads to).
         Always ``action_mask``, (M, L), in sequential form (L,): choices that can be followed.
 
     Starting state:
-        Gust, faults, repairs, roads, generators, loads, PV and the errors of all estimates are
-        drawn at reset, each from its own stream of the seed; the transition has no chance in it.
+        Gust, faults, repairs, roads, generators, loads, PV, vehicles and the errors of all
+        estimates are drawn at reset, each from its own stream of the seed; the transition has no
+        chance in it.
         ``reset(options={"scenario": env.unwrapped.scenario})`` replays a storm.
 
     Arguments:
-        Every key of ``MobileCSPParams`` (``n_units=5``, ``roads={"slow": 3}``, ``preset="mini"``),
-        or ``params`` with some keys changed; ``render_mode`` "rgb_array" or "human".
+        Every key of ``MobileCSPParams`` (``n_units=5``, ``roads={"slow": 3}``, ``preset="mini"``,
+        ``preset="full"`` for the charging service), or ``params`` with some keys changed;
+        ``render_mode`` "rgb_array" or "human".
 
     >>> import gymnasium as gym, qevgrid
     >>> env = gym.make("qevgrid/MobileCSP-v0", preset="mini", form="sequential")
@@ -77,7 +82,7 @@ class MobileCSPEnv(CoreEnv):
     ...     obs, reward, over, truncated, info = env.step(action)
     ...     cost_usd += info["cost_usd"]
     >>> len(info["cost"]), obs.shape == env.observation_space.shape
-    (6, True)
+    (7, True)
     """
 
     core: MobileCore

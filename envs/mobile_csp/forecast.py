@@ -53,13 +53,14 @@ Outlook = Callable[[Plant, IntArray, FloatArray, FloatArray, FloatArray], tuple[
 def expected(plant: Plant, scenario: Scenario, stage: IntArray, outlook: Outlook | None = None) -> World:
     """The world as it may be believed at ``stage`` (B,), over all T periods; those up to the stage are as they were.
 
-    Generators that run are believed to go on. Before the storm (``BEFORE_STORM``) nothing of the damage is known:
-    the belief is one storm of the forecast gust, always drawn alike. At the end (stage T) all is past.
-    ``outlook`` puts other hours in the place of the estimates.
+    Generators that run are believed to go on, vehicles to arrive at their mean rate. Before the storm
+    (``BEFORE_STORM``) nothing of the damage is known: the belief is one storm of the forecast gust, always drawn
+    alike. At the end (stage T) all is past. ``outlook`` puts other hours in the place of the estimates.
     """
     stage = np.asarray(stage, np.int64)
     world = World._make(x.copy() for x in scenario.world)
     _continue(plant, world, _facts(plant, scenario, stage, outlook=outlook), stage)
+    _arrive(world, plant.service.mean_kwh, stage)
     return world
 
 
@@ -67,13 +68,22 @@ def scenarios(plant: Plant, scenario: Scenario, stage: IntArray, n: int, rng: np
     """``n`` worlds a row, any of which may come true for who knows what ``expected`` knows: (B * n, T, ...).
 
     Row b has the worlds b * n to b * n + n - 1. Remaining times are the estimates times a fresh lognormal error,
-    generators fail at their rate, loads and clearness scatter around what is expected.
+    generators fail at their rate, loads and clearness scatter around what is expected, vehicles arrive at theirs.
     """
     stage = np.repeat(np.asarray(stage, np.int64), n)
     world = World._make(np.repeat(x, n, 0) for x in scenario.world)
     many = Scenario(*(np.repeat(x, n, 0) for x in scenario[:-1]), world)
     _continue(plant, world, _scattered(plant, _facts(plant, many, stage, rng), stage, rng), stage)
+    if len(plant.service.site):
+        sampler = Sampler(plant)
+        _arrive(world, sampler.vehicles(rng, len(stage), plant.n_periods) * sampler.vehicle_kwh, stage)
     return world
+
+
+def _arrive(world: World, arrivals_kwh: FloatArray, stage: IntArray) -> None:
+    """Put arrivals (or one of each kind for all) in the place of those after ``stage`` (B,)."""
+    later = np.arange(world.arrivals_kwh.shape[1]) > stage[:, None]
+    np.copyto(world.arrivals_kwh, arrivals_kwh, where=later[..., None, None])
 
 
 def _continue(plant: Plant, world: World, facts: Facts, stage: IntArray) -> None:

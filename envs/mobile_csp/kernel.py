@@ -7,11 +7,12 @@ which with a thousand of them saves about a third of the time.
 
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from qevgrid.envs.mobile_csp import model
-from qevgrid.envs.mobile_csp.arrays import AUTO, SUPPLIED, UNREACHABLE, World
+from qevgrid.envs.mobile_csp.arrays import AUTO, NO_SERVICE, SUPPLIED, UNREACHABLE, Service, World
 from qevgrid.envs.types import BoolArray, Float32Array, FloatArray, IntArray
 
 # As in V2G: without reference counts the loops allocate nothing, and they are one function.
@@ -22,6 +23,9 @@ N_GLOBAL, N_SITE, N_UNIT = 8, 12, 4
 """Entries of an observation: global, a site, a unit before its 2 D entries of places; ``observe.py`` names them."""
 HERE, INBOUND = 10, 11
 """Where a site's block counts units; its other entries are tabulated at reset."""
+N_SERVICE = 2
+"""More entries of a site where vehicles are charged: kWh that wait, by kind."""
+NOTHING_KWH = np.zeros((1, 0, 2))
 
 ALL = -2
 """Instead of an acting unit: all idle ones choose at once."""
@@ -51,6 +55,7 @@ class Rules(NamedTuple):
     first_stage: int  # -1 with a decision before the storm, else 0
     per_travel: float  # 1 / periods that the observation shows as 1
     per_kwh: float  # 1 / capacity
+    service: Service = NO_SERVICE  # of E sites
 
 
 class State(NamedTuple):
@@ -60,6 +65,7 @@ class State(NamedTuple):
     site: IntArray  # (B, M) where a unit is or goes
     arrival: IntArray  # (B, M) first period in which it is connected there
     energy_kwh: FloatArray  # (B, M)
+    backlog_kwh: FloatArray = NOTHING_KWH  # (B, E, 2) wanted by vehicles that wait, without arrivals of the stage
 
 
 class Outcome(NamedTuple):
@@ -70,10 +76,11 @@ class Outcome(NamedTuple):
     connected: BoolArray  # (B, M)
     served_kw: FloatArray  # (B, D) critical load that units and PV carried
     refused: IntArray  # (B,) trips to places that no open road leads to
-    cost_usd: FloatArray  # (B, 6) in the order of model.COST_TERMS
+    cost_usd: FloatArray  # (B, terms) in the order of model.COST_TERMS
     curtailed_kwh: FloatArray  # (B,) asked for by a level, not done
     total_usd: FloatArray  # (B,)
     reward: FloatArray  # (B,)
+    vehicle_kwh: FloatArray = NOTHING_KWH  # (B, E, 2) charged into vehicles
 
 
 class Scratch(NamedTuple):
@@ -167,6 +174,8 @@ def _place(rules, state, out, b, periods, site):
     out.served_kw[b] = 0.0
     out.curtailed_kwh[b] = 0.0
     out.refused[b] = 0
+    for e in range(len(rules.service.site)):
+        out.vehicle_kwh[b, e] = 0.0
     for i in range(state.site.shape[1]):
         here, d = state.site[b, i], site[b, i]
         out.charge_kw[b, i] = 0.0
@@ -186,6 +195,8 @@ def _advance(rules, world, state, out, scratch, b, t, periods, site, share):
     wished = _charge(rules, world, state, out, scratch, b, t)
     wished += _offer(rules, world, state, out, scratch, b, t)
     _serve(rules, world, out, scratch, b, t)
+    if len(rules.service.site) > 0:
+        _charge_vehicles(rules, world, state, out, scratch, b, t, periods)
     _settle(rules, world, state, out, scratch, b, t, periods, wished)
 
 
@@ -297,6 +308,31 @@ def _serve(rules, world, out, scratch, b, t):
 
 
 @inlined
+def _charge_vehicles(rules, world, state, out, scratch, b, t, periods):
+    """Vehicles charge: from what units leave of the charging room, or what critical needs leave in an island."""
+    service, usd = rules.service, 0.0
+    for kind in range(2):  # response vehicles of all sites first
+        for e in range(len(service.site)):
+            d = service.site[e]
+            island, arrived = world.island[t, b, d], world.arrivals_kwh[t, b, e, kind]
+            source = scratch.room_kw[d] if island == SUPPLIED else scratch.supply_kw[island]
+            plugs = service.power_kw - (out.vehicle_kwh[b, e, 0] / rules.dt_h if kind == 1 else 0.0)
+            power = max(min((state.backlog_kwh[b, e, kind] + arrived) / rules.dt_h, plugs, source), 0.0)
+            if island == SUPPLIED:
+                scratch.room_kw[d] -= power
+            else:
+                scratch.supply_kw[island] -= power
+                scratch.used_kw[island] += power
+            out.vehicle_kwh[b, e, kind] = power * rules.dt_h
+            waiting = max(model.waiting_kwh(state.backlog_kwh[b, e, kind], arrived, power * rules.dt_h), 0.0)
+            usd += model.wait_usd(waiting, service.wait_usd_kwh_h[kind], rules.dt_h)
+            state.backlog_kwh[b, e, kind] = waiting * service.keep
+            if t == periods - 1:
+                usd += model.wait_usd(waiting * service.keep, service.wait_usd_kwh_h[kind], service.end_wait_h)
+    out.cost_usd[b, model.SERVICE] = usd
+
+
+@inlined
 def _settle(rules, world, state, out, scratch, b, t, periods, wished):
     """Take what is used pro rata from the offers, move the energies, count their costs."""
     for d in range(len(rules.slots)):  # the share of the offers that is used
@@ -328,15 +364,21 @@ def _settle(rules, world, state, out, scratch, b, t, periods, wished):
 @inlined
 def _look(rules, world, known, state, b, acting, obs):
     """One row of ``observe``."""
-    sites, periods = len(rules.slots), world.island.shape[0]
-    fixed, units = N_GLOBAL + N_SITE * len(rules.slots), state.site.shape[1]
+    sites, periods, serving = len(rules.slots), world.island.shape[0], len(rules.service.site)
+    block = N_SITE + (N_SERVICE if serving > 0 else 0)
+    fixed, units = N_GLOBAL + block * len(rules.slots), state.site.shape[1]
     t = state.stage[b]
     now = max(min(t, periods - 1), 0)
     for k in range(fixed):
         obs[b, k] = known[t - rules.first_stage, b, k]
+    for e in range(min(serving, state.backlog_kwh.shape[1])):
+        at = N_GLOBAL + block * rules.service.site[e] + N_SITE
+        for kind in range(N_SERVICE):
+            arrived = world.arrivals_kwh[now, b, e, kind] if 0 <= t < periods else 0.0
+            obs[b, at + kind] = min((state.backlog_kwh[b, e, kind] + arrived) * rules.per_kwh, 1.0)
     for i in range(units):
         d, idle = state.site[b, i], state.arrival[b, i] <= t
-        count = N_GLOBAL + N_SITE * d + (HERE if idle else INBOUND)
+        count = N_GLOBAL + block * d + (HERE if idle else INBOUND)
         obs[b, count] = min(obs[b, count] + rules.per_slot[d], 1.0)
         at = fixed + (N_UNIT + 2 * sites) * i
         obs[b, at] = idle if acting == ALL else acting == i
@@ -379,9 +421,23 @@ def _choices(rules, world, state, scratch, b, acting, choices):
                 for d in range(sites):
                     if world.island[now, b, d] == island:
                         need += world.need_kw[now, b, d] - world.pv_kw[now, b, d]
+                need += _vehicles_kw(rules, world, state, b, now, island)
             charges = world.charge_limit_kw[now, b, here] > 0.0 and energy < rules.capacity_kwh
             serves = need > 0.0 and energy > rules.floor_kwh
             for j in range(len(rules.levels)):
                 level = rules.levels[j]
                 fits = level == 0.0 or (level < 0.0 and charges) or (level > 0.0 and serves)
                 choices[b, k, sites + j] = idle and t >= 0 and fits
+
+
+@inlined
+def _vehicles_kw(rules, world, state, b, t, island):
+    """Power that the vehicles waiting in an island could take."""
+    wanted_kw = 0.0
+    for e in range(min(len(rules.service.site), state.backlog_kwh.shape[1])):
+        if world.island[t, b, rules.service.site[e]] == island:
+            wanted_kwh = 0.0
+            for kind in range(N_SERVICE):
+                wanted_kwh += state.backlog_kwh[b, e, kind] + world.arrivals_kwh[t, b, e, kind]
+            wanted_kw += min(wanted_kwh / rules.dt_h, rules.service.power_kw)
+    return wanted_kw

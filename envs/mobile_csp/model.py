@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from numba.extending import register_jitable
 
-COST_TERMS: Final = ("unserved", "generator", "wear", "transport", "energy", "terminal")
+COST_TERMS: Final = ("unserved", "generator", "wear", "transport", "energy", "terminal", "service")
 """Names of the cost terms of (18), in the order of every cost array."""
-UNSERVED, GENERATOR, WEAR, TRANSPORT, ENERGY, TERMINAL = range(6)
+UNSERVED, GENERATOR, WEAR, TRANSPORT, ENERGY, TERMINAL, SERVICE = range(7)
 
 
 @register_jitable
@@ -62,3 +62,15 @@ def energy_usd(power_kw: Any, price_usd_kwh: float, dt_h: float) -> Any:
 def terminal_usd(energy_kwh: Any, floor_kwh: Any, terminal_usd_kwh: float) -> Any:
     """Minus what is left in the batteries is worth, in the last period."""
     return -terminal_usd_kwh * (energy_kwh - floor_kwh)
+
+
+@register_jitable
+def waiting_kwh(backlog_kwh: Any, arrivals_kwh: Any, charged_kwh: Any) -> Any:
+    """What vehicles at a site still want when a period is over, before some give up."""
+    return backlog_kwh + arrivals_kwh - charged_kwh
+
+
+@register_jitable
+def wait_usd(waiting_kwh: Any, wait_usd_kwh_h: Any, hours: float) -> Any:
+    """Waiting of vehicles for so many hours."""
+    return wait_usd_kwh_h * waiting_kwh * hours

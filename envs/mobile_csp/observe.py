@@ -1,8 +1,8 @@
 """The observation: which entries, in which order, on which scale.
 
-``labels`` names every entry. First N_GLOBAL globals, then a block of N_SITE entries a site, then a block of
-N_UNIT + 2 D a unit. What the storm alone decides is tabulated at reset, as far as it may be known at each stage;
-the kernel adds the units. Everything lies in [-1, 1].
+``labels`` names every entry. First N_GLOBAL globals, then a block of ``n_site`` entries a site (N_SITE, more where
+vehicles are charged), then a block of N_UNIT + 2 D a unit. What the storm alone decides is tabulated at reset, as
+far as it may be known at each stage; the kernel adds units and vehicles. Everything lies in [-1, 1].
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from numba import njit
 
 from qevgrid.envs.mobile_csp.arrays import SUPPLIED, World
 from qevgrid.envs.mobile_csp.forecast import estimate_h
-from qevgrid.envs.mobile_csp.kernel import HERE, INBOUND, N_GLOBAL, N_SITE, N_UNIT
+from qevgrid.envs.mobile_csp.kernel import HERE, INBOUND, N_GLOBAL, N_SERVICE, N_SITE, N_UNIT
 from qevgrid.envs.mobile_csp.params import MobileCSPParams
 from qevgrid.envs.mobile_csp.plant import Ground, Plant
 from qevgrid.envs.mobile_csp.scenario import Scenario
@@ -20,8 +20,10 @@ from qevgrid.envs.types import Float32Array, FloatArray
 GLOBAL = ("progress", "clock_sin", "clock_cos", "gust", "lines_out", "roads_closed", "substation_out", "before_storm")
 SITE = ("supplied", "need", "loss_rate", "backup", "restoration", "at_risk", "generator", "pv", "island_need",
         "charge_limit", "units_here", "units_inbound")  # fmt: skip
+SERVICE = ("response_waiting", "stranded_waiting")
+"""After ``SITE`` in the block of every site, if vehicles are charged somewhere."""
 UNIT = ("acts", "idle", "arrives_in", "soc")
-assert (len(GLOBAL), len(SITE), len(UNIT)) == (N_GLOBAL, N_SITE, N_UNIT)
+assert (len(GLOBAL), len(SITE), len(SERVICE), len(UNIT)) == (N_GLOBAL, N_SITE, N_SERVICE, N_UNIT)
 assert (SITE[HERE], SITE[INBOUND]) == ("units_here", "units_inbound")
 
 GUST_SCALE_MPH, RESTORATION_SCALE_H, BACKUP_SCALE_H, TRAVEL_SCALE_H = 200.0, 24.0, 8.0, 6.0
@@ -29,9 +31,19 @@ RISK_HOURS_H = 12.0
 """``at_risk`` is 1 where the dearest site would lose its peak load for so long."""
 
 
+def site_entries(p: MobileCSPParams) -> tuple[str, ...]:
+    """Names of the entries of a site's block."""
+    return SITE + SERVICE if p.service.enabled else SITE
+
+
+def n_site(p: MobileCSPParams) -> int:
+    """Length of a site's block: N_SITE, or with the charging service N_SITE + N_SERVICE."""
+    return len(site_entries(p))
+
+
 def labels(p: MobileCSPParams) -> list[str]:
     """Name of every entry of the observation."""
-    names = [*GLOBAL, *(f"{site.name}_{entry}" for site in p.sites for entry in SITE)]
+    names = [*GLOBAL, *(f"{site.name}_{entry}" for site in p.sites for entry in site_entries(p))]
     for i in range(p.n_units):
         names += [f"unit{i}_{entry}" for entry in UNIT]
         names += [f"unit{i}_at_{site.name}" for site in p.sites]
@@ -40,13 +52,13 @@ def labels(p: MobileCSPParams) -> list[str]:
 
 
 def tabulate(plant: Plant, s: Scenario) -> Float32Array:
-    """Entries of globals and sites, (B, T + 1 + before, N_GLOBAL + D * N_SITE), units not yet counted.
+    """Entries of globals and sites, (B, T + 1 + before, N_GLOBAL + D * n_site), units and vehicles not yet counted.
 
     The first row is the one before the storm, where there is such a decision; the last one is the end's.
     """
     p, size = plant.params, len(s.gust_mph)
-    first, periods = int(p.preposition), p.n_periods
-    table = np.zeros((size, periods + 1 + first, N_GLOBAL + N_SITE * plant.n_sites), np.float32)
+    first, periods, block = int(p.preposition), p.n_periods, n_site(p)
+    table = np.zeros((size, periods + 1 + first, N_GLOBAL + block * plant.n_sites), np.float32)
     hour = 2 * np.pi * np.append(plant.clock_h, plant.clock_h[-1] + p.dt_h) / 24
     now = table[:, first:]
     now[..., 0] = np.arange(periods + 1) / periods
@@ -58,10 +70,11 @@ def tabulate(plant: Plant, s: Scenario) -> Float32Array:
     _tabulate(
         plant.ground, s.world, now, s.line_h, s.substation_h, s.road_h, s.load_kw, at_h, s.estimate_z,
         p.repair.estimate_sigma, plant.sites.voll_usd_kwh, dearest, plant.fleet.power_kw,
+        block,
     )  # fmt: skip
     if first:
         table[:, 0, 1], table[:, 0, 2], table[:, 0, 7] = table[:, 1, 1], table[:, 1, 2], 1.0
-        sites = table[:, 0, N_GLOBAL:].reshape(size, plant.n_sites, N_SITE)
+        sites = table[:, 0, N_GLOBAL:].reshape(size, plant.n_sites, block)
         sites[..., 0] = 1.0
         sites[..., 3] = np.minimum(plant.ground.backup_h / BACKUP_SCALE_H, 1.0)
     return table
@@ -82,6 +95,7 @@ def _tabulate(
     voll_usd_kwh: FloatArray,
     dearest_usd_h: float,
     power_kw: float,
+    block: int,
 ) -> None:  # pragma: no cover - compiled
     size, periods, sites = world.island.shape
     used_h, lines = np.empty(sites), np.empty(line_h.shape[1])
@@ -98,7 +112,7 @@ def _tabulate(
                 lines[k] = estimate_h(line_h[b, k], at_h[t], z[k], sigma, ground.dt_h)
             substation = estimate_h(substation_h[b], at_h[t], z[last], sigma, ground.dt_h)
             for d in range(sites):
-                k = N_GLOBAL + N_SITE * d
+                k = N_GLOBAL + block * d
                 island, need = world.island[b, t, d], world.need_kw[b, t, d]
                 dark, running = island != SUPPLIED, world.generator_kw[b, t, d] > 0.0
                 if dark and not running and row < periods:

@@ -1,5 +1,6 @@
 """Parameters of the Mobile CSP world: every number that a user may set, with its unit, default and source."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -50,8 +51,9 @@ MINI_SITES = BASE_SITES[:6]
 PRESETS: dict[str, dict[str, Any]] = {
     "base": {},
     "mini": {"sites": MINI_SITES, "n_units": 2, "n_periods": 24, "dt_h": 1.0},
+    "full": {"service": {"enabled": True}},
 }
-"""Keys that a preset sets where nothing else is given; all others have the defaults below."""
+"""Keys that a preset sets where nothing else is given, in a section key by key; others have the defaults below."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -162,13 +164,35 @@ class CostParams:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class ServiceParams:
+    """Vehicles that arrive at chargers of some sites and wait while there is no power. Numbers are design choices."""
+
+    enabled: bool = False
+    sites: Annotated[tuple[str, ...], Field(min_length=1, description="names of sites with chargers")] = (
+        "shelter",
+        "emergency",
+        "grocery",
+    )
+    plugs: Annotated[int, Field(ge=1, description="chargers of a site")] = 2
+    plug_kw: Annotated[Positive, Field(description="of one charger")] = 50.0
+    response_per_h: Annotated[NonNegative, Field(description="response vehicles a site")] = 0.25
+    response_kwh: Annotated[Positive, Field(description="that one wants")] = 40.0
+    stranded_per_h: Annotated[NonNegative, Field(description="stranded vehicles a site")] = 1.0
+    stranded_kwh: Annotated[Positive, Field(description="that one wants")] = 15.0
+    leave_per_h: Annotated[NonNegative, Field(description="share of those waiting that gives up in an hour")] = 0.05
+    wait_usd_kwh_h: Annotated[NonNegative, Field(description="of a stranded vehicle's kWh that waits an hour")] = 2.0
+    response_weight: Annotated[NonNegative, Field(description="times this for response vehicles")] = 5.0
+    end_wait_h: Annotated[NonNegative, Field(description="who waits at the end is counted so much longer")] = 4.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class MobileCSPParams:
     """``qevgrid/MobileCSP-v0``. ``gym.make("qevgrid/MobileCSP-v0", preset="mini", roads={"slow": 3})``."""
 
     id: Literal["qevgrid/MobileCSP-v0"] = "qevgrid/MobileCSP-v0"
-    preset: Annotated[Literal["base", "mini"], Field(description="sets the keys in PRESETS that are not given")] = (
-        "base"
-    )
+    preset: Annotated[
+        Literal["base", "mini", "full"], Field(description="sets the keys in PRESETS that are not given")
+    ] = "base"
     n_periods: Annotated[int, Field(ge=1, le=2000, description="length of an episode")] = 48
     dt_h: Annotated[float, Field(gt=0, le=4, description="length of a period")] = 0.5
     start_h: Annotated[float, Field(ge=0, lt=24, description="clock hour of period 0: the wind is safe to drive")] = 6.0
@@ -190,6 +214,7 @@ class MobileCSPParams:
     load: LoadParams = LoadParams()
     grid: GridParams = GridParams()
     cost: CostParams = CostParams()
+    service: ServiceParams = ServiceParams()
 
     @model_validator(mode="before")
     @classmethod
@@ -197,7 +222,11 @@ class MobileCSPParams:
         """Keys of the preset where nothing else is given."""
         given = dict(data.kwargs or {}) if hasattr(data, "kwargs") else dict(data)
         preset = given.get("preset", "base")
-        return (PRESETS[preset] if isinstance(preset, str) and preset in PRESETS else {}) | given
+        filled = (PRESETS[preset] if isinstance(preset, str) and preset in PRESETS else {}) | given
+        for key, value in filled.items():  # a section given in part
+            if isinstance(value, Mapping) and isinstance(of_preset := PRESETS.get(str(preset), {}).get(key), Mapping):
+                filled[key] = {**of_preset, **value}
+        return filled
 
     @model_validator(mode="after")
     def _consistent(self) -> "MobileCSPParams":
@@ -221,6 +250,16 @@ def _problems(p: MobileCSPParams) -> list[str]:
         found.append(f"unit.start={p.unit.start!r}: no such site; choose one of {', '.join(names)}")
     if (slots := sum(site.slots for site in p.sites)) < p.n_units:
         found.append(f"n_units={p.n_units}: the sites have {slots} slots in all; add slots or take fewer units")
+    if p.service.enabled:
+        found += [
+            f"service.sites: no site {name!r}; choose among {', '.join(names)}"
+            for name in p.service.sites
+            if name not in names
+        ]
+        if len(set(p.service.sites)) < len(p.service.sites):
+            found.append(f"service.sites={list(p.service.sites)}: a name stands twice; give each site once")
+        if p.service.leave_per_h * p.dt_h > 1.0:
+            found.append(f"service.leave_per_h={p.service.leave_per_h}: must be at most 1 / dt_h = {1 / p.dt_h:g}")
     for key in ("pressure_hpa", "radius_km", "holland_b", "distance_km"):
         low, high = getattr(p.storm, key)
         if high < low:

@@ -8,7 +8,7 @@ import numpy as np
 
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.grid import Feeder, lindistflow, load_feeder
-from qevgrid.envs.mobile_csp.arrays import Fleet, Sites, Tariff
+from qevgrid.envs.mobile_csp.arrays import NO_SERVICE, Fleet, Service, Sites, Tariff
 from qevgrid.envs.mobile_csp.params import MobileCSPParams
 from qevgrid.envs.mobile_csp.roads import Roads, load_roads
 from qevgrid.envs.types import BoolArray, FloatArray, IntArray
@@ -60,6 +60,7 @@ class Plant:
     sun: FloatArray  # (T,) clear-sky PV over its rating
     mean_kw: FloatArray  # (T, D) critical load to be expected
     pv_rated_kw: FloatArray  # (D,)
+    service: Service = NO_SERVICE
 
     @property
     def n_sites(self) -> int:
@@ -108,6 +109,7 @@ def build_plant(params: MobileCSPParams) -> Plant:
         sun=np.maximum(0.0, np.sin(np.pi * (clock_h - 6) / 12)),
         mean_kw=load_shape[:, None] * of_sites(p, "critical_kw"),
         pv_rated_kw=of_sites(p, "pv_kw"),
+        service=_service(p) if p.service.enabled else NO_SERVICE,
     )
 
 
@@ -119,6 +121,18 @@ def of_sites(p: MobileCSPParams, name: str) -> FloatArray:
 def line_km(plant: Plant) -> FloatArray:
     """Length of each line (L,), told from its resistance."""
     return plant.feeder.r_ohm / plant.params.storm.ohm_per_km
+
+
+def _service(p: MobileCSPParams) -> Service:
+    s, names = p.service, [site.name for site in p.sites]
+    return Service(
+        site=np.sort(np.array([names.index(name) for name in s.sites], np.int64)),
+        power_kw=s.plugs * s.plug_kw,
+        keep=1.0 - s.leave_per_h * p.dt_h,
+        wait_usd_kwh_h=s.wait_usd_kwh_h * np.array([s.response_weight, 1.0]),
+        end_wait_h=s.end_wait_h,
+        mean_kwh=p.dt_h * np.array([s.response_per_h * s.response_kwh, s.stranded_per_h * s.stranded_kwh]),
+    )
 
 
 def _ground(p: MobileCSPParams, feeder: Feeder, roads: Roads) -> Ground:

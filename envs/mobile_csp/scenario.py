@@ -11,7 +11,7 @@ from qevgrid.envs.mobile_csp.arrays import World
 from qevgrid.envs.mobile_csp.plant import Plant, line_km
 from qevgrid.envs.mobile_csp.storm import gust_mph, line_failure, mend
 from qevgrid.envs.mobile_csp.unfold import NEVER_H, Facts, empty_world, unfold
-from qevgrid.envs.types import Float32Array, FloatArray
+from qevgrid.envs.types import Float32Array, FloatArray, IntArray
 
 FACTORS = ("storm", "lines", "repair", "substation", "roads", "generator", "load", "pv", "estimate")
 """One child random stream each, so that a change in one leaves the others as they were."""
@@ -59,6 +59,7 @@ class Draws(NamedTuple):
     clearness: FloatArray  # (B,) of the day
     pv: FloatArray  # (B, T) normal
     estimate: Float32Array  # (B, T, L + 1 + R) normal
+    vehicles: IntArray = np.zeros((1, 1, 0, 2), np.int64)  # (B, T, E, 2) that arrive
 
 
 class Sampler:
@@ -67,10 +68,23 @@ class Sampler:
     def __init__(self, plant: Plant) -> None:
         self.plant = plant
         self.length_km = line_km(plant)
+        self.vehicle_kwh = np.array([plant.params.service.response_kwh, plant.params.service.stranded_kwh])
 
     def draw(self, rng: np.random.Generator) -> tuple[Any, ...]:
-        """Raw numbers of one episode from one generator's child streams (order: ``FACTORS``)."""
-        return self._numbers(*rng.spawn(len(FACTORS)))
+        """Raw numbers of one episode from one generator's child streams (order: ``FACTORS``).
+
+        That of the vehicles is a grandchild: with and without them a generator draws the same storms.
+        """
+        streams = rng.spawn(len(FACTORS))
+        numbers = self._numbers(*streams)
+        if not len(self.plant.service.site):
+            return numbers
+        return (*numbers, self.vehicles(streams[0].spawn(1)[0], self.plant.n_periods))
+
+    def vehicles(self, rng: np.random.Generator, *size: int) -> IntArray:
+        """Numbers of vehicles that arrive in a period, (*size, E, 2)."""
+        mean = self.plant.service.mean_kwh / self.vehicle_kwh
+        return rng.poisson(mean, (*size, len(self.plant.service.site), 2))
 
     def _numbers(self, *streams: np.random.Generator) -> tuple[Any, ...]:
         """Raw numbers from one stream a factor; a single one serves all."""
@@ -94,7 +108,7 @@ class Sampler:
 
     def sample(self, rngs: list[np.random.Generator]) -> Scenario:
         """One episode per generator."""
-        return self.build(Draws._make(np.stack(block) for block in zip(*map(self.draw, rngs), strict=True)))
+        return self.build(Draws(*(np.stack(block) for block in zip(*map(self.draw, rngs), strict=True))))
 
     def build(self, draws: Draws) -> Scenario:
         """Turn raw numbers into the world; pure, row by row."""
@@ -107,14 +121,15 @@ class Sampler:
         clearness = np.clip(draws.clearness[:, None] + p.load.clearness_sigma * draws.pv, 0.0, 1.0)
         pv_kw = (plant.sun * clearness)[..., None] * plant.pv_rated_kw
         facts = Facts(line_h, substation_h, road_h, generator_h, load_kw, pv_kw)
-        world = empty_world(len(gust), p.n_periods, plant.n_sites)
+        world = empty_world(len(gust), p.n_periods, plant.n_sites, len(plant.service.site))
+        world.arrivals_kwh[:] = draws.vehicles * self.vehicle_kwh
         unfold(plant.ground, plant.load_shape, facts, world, np.zeros(len(gust), np.int64))
         z = wander(draws.estimate, ESTIMATE_PHI_H**p.dt_h)
         return Scenario(gust, line_h, substation_h, road_h, generator_h, load_kw, clearness, z, world)
 
     def damage(self, gust: FloatArray, rngs: list[np.random.Generator]) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Hours at which lines, substation and roads are back after a storm of this gust (B,)."""
-        draws = Draws._make(np.stack(block) for block in zip(*map(self._numbers, rngs), strict=True))
+        draws = Draws(*(np.stack(block) for block in zip(*map(self._numbers, rngs), strict=True)))
         return self._damage(gust, draws)
 
     def _damage(self, gust: FloatArray, draws: Draws) -> tuple[FloatArray, FloatArray, FloatArray]:

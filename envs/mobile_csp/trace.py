@@ -21,6 +21,7 @@ TERM_COLORS = {
     "transport": "#E69F00",
     "energy": "#009E73",
     "terminal": "#8A8A8A",
+    "service": "#56B4E9",
 }
 
 

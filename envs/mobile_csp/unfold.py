@@ -25,15 +25,22 @@ class Facts(NamedTuple):
     pv_kw: FloatArray  # (B, T, D) what PV could give
 
 
-def empty_world(n: int, periods: int, sites: int) -> World:
-    """Room for ``n`` episodes."""
+def empty_world(n: int, periods: int, sites: int, serving: int = 0) -> World:
+    """Room for ``n`` episodes, vehicles charging at ``serving`` sites."""
     shape = (n, periods, sites)
     numbers = (np.zeros(shape) for _ in range(4))
-    return World(np.full(shape, SUPPLIED, np.int64), *numbers, np.zeros((*shape, sites), np.int16))
+    return World(
+        np.full(shape, SUPPLIED, np.int64),
+        *numbers,
+        np.zeros((*shape, sites), np.int16),
+        np.zeros((n, periods, serving, 2)),
+    )
 
 
 def unfold(ground: Ground, load_shape: FloatArray, facts: Facts, world: World, begin: IntArray) -> None:
     """Write the entries of ``world`` from period ``begin`` (B,) on; those before it are the past and are kept.
+
+    Arrivals of vehicles follow from nothing else and are left as they are.
 
     The past tells how much of the backups is used up. ``load_shape`` (T,): the feeder's load over its peak.
     """

@@ -11,6 +11,7 @@ from qevgrid.envs.mobile_csp.arrays import SUPPLIED, UNREACHABLE, Fleet, Sites, 
 from qevgrid.envs.mobile_csp.bound import lower_bound
 from qevgrid.envs.mobile_csp.powers import best_powers, solve_powers
 from qevgrid.envs.mobile_csp.program import MobileProgram
+from qevgrid.envs.mobile_csp.respond import at_rest, fill_tables, start_of
 from qevgrid.envs.mobile_csp.routes import NOWHERE, levels
 from qevgrid.envs.mobile_csp.search import Planner, first_plan, improve, make_problem, plan
 from qevgrid.envs.mobile_csp.simulate import simulate
@@ -201,3 +202,22 @@ def test_a_plan_is_for_one_episode_and_begins_within_it():
         plan(two, units, 0, fleet, sites, TARIFF)
     with pytest.raises(UserError, match=f"stage={T}"):
         plan(world, units, T, fleet, sites, TARIFF)
+
+
+def test_start_energy_is_rounded_down_for_a_plan_and_up_for_a_bound():
+    fleet = Fleet(2, 4.0, 0.0, 2.0, 1.0, 1.0)
+    grid = levels(fleet, TARIFF, count=4)
+    units = Units(np.array([[0, 1]]), np.array([[0, 3]]), np.array([[2.6, 3.0]]))
+    assert start_of(units, 1, fleet, grid).level.tolist() == [2, 3]
+    assert start_of(units, 1, fleet, grid, optimistic=True).level.tolist() == [3, 3]
+    assert start_of(units, 1, fleet, grid).period.tolist() == [1, 3]
+
+
+def test_a_site_is_full_when_others_with_power_hold_its_slots():
+    world, units, fleet, sites = tiny(0, 2, (2, 1, 1))
+    planner = Planner(make_problem(world, units, 0, fleet, sites, TARIFF, CAPACITY))
+    joint = at_rest(planner.problem)
+    joint.stay[1], joint.level[1, :2] = 1, [-1, 0]  # works, then rests
+    fill_tables(planner.problem, joint, planner.tables, 0, 0, planner.even)
+    assert planner.tables.place_usd[:2, 1].tolist() == [np.inf, 0.0]
+    assert planner.tables.place_usd[0, 2] == 0.0

@@ -31,12 +31,14 @@ class ActionReader:
                 f"action{list(bad)} is {values[bad]}: every entry must be a finite number in [-1, 1]; "
                 "check the policy's output for NaN"
             )
-        return np.atleast_2d(values)
+        return values.reshape(-1, self._core.n_actions)
 
     def _indices(self, action: Any, choices: int, ignored: BoolArray | None) -> IntArray:
         if isinstance(action, np.ndarray) and action.dtype == np.int64 and action.shape == self._shape:
-            if action.min() >= 0 and action.max() < choices:  # the common case, without the detours
+            if _within(action, choices):  # the common cases, without the detours
                 return action.reshape(-1, self._core.n_actions).copy()
+        elif isinstance(action, int | np.integer) and self._shape == () and 0 <= action < choices:
+            return np.array([[action]], np.int64)
         values = self._shaped(action, np.float64)
         wrong = ~((values >= 0) & (values < choices) & (values == np.floor(values)))
         if wrong.any() and (bad := _first(wrong, ignored)) is not None:
@@ -59,6 +61,14 @@ class ActionReader:
         if values.shape != self._shape:
             raise UserError(f"the action has shape {values.shape}, but must have {self._shape}; see env.action_space")
         return values
+
+
+def _within(action: IntArray, choices: int) -> bool:
+    """Whether all entries are from 0 to ``choices`` - 1."""
+    if action.size > 64:
+        return bool(action.min() >= 0 and action.max() < choices)
+    values = action.ravel().tolist()  # of few numbers Python finds the least sooner
+    return min(values) >= 0 and max(values) < choices
 
 
 def _first(wrong: BoolArray, ignored: BoolArray | None) -> tuple[int, ...] | None:

@@ -59,7 +59,7 @@ class CoreEnv(gym.Env[Float32Array, Any]):
         self.observation_space = observation_space(core)
         self._read = ActionReader(core, self.action_space.shape or ())
         self._batch = core.batch(1)
-        self._terms = tuple(core.cost_terms)
+        self._terms, self._n_obs, self._has_mask = tuple(core.cost_terms), len(core.labels), core.n_choices is not None
         self._window = Window(type(self).__name__)
         self._begun = self._running = False
 
@@ -99,8 +99,7 @@ class CoreEnv(gym.Env[Float32Array, Any]):
         """One stage."""
         if not self._running:
             raise error.ResetNeeded("the episode is over or has not begun; call reset() first")
-        obs = np.empty(len(self.core.labels), np.float32)
-        batch = self._batch
+        obs, batch = np.empty(self._n_obs, np.float32), self._batch
         batch.step(self._read(action), obs[None])
         over = bool(batch.over[0])
         self._running = not over
@@ -117,7 +116,7 @@ class CoreEnv(gym.Env[Float32Array, Any]):
         return self._with_mask(info)
 
     def _with_mask(self, info: Info) -> Info:
-        if self.core.n_choices is not None:
+        if self._has_mask:
             mask = self._batch.mask()[0]
             info["action_mask"] = mask[0] if self.core.single_choice else mask
         return info

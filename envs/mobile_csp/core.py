@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from qevgrid.envs.direct import Direct
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.mobile_csp import kernel, model, observe
 from qevgrid.envs.mobile_csp.arrays import AUTO, STAY, Action, Fleet, Sites, Tariff, Units, World
@@ -56,6 +57,9 @@ class MobileCore:
         self.labels = observe.labels(params)
         self.weights = np.ones(len(model.COST_TERMS))
         self.levels = np.linspace(-1.0, 1.0, params.n_levels) if params.power == "levels" else np.empty(0)
+        sites, levels = len(params.sites), len(self.levels)
+        self._goal = np.concatenate([np.arange(sites), np.full(levels, STAY)])  # of each choice
+        self._share = np.concatenate([np.full(sites, AUTO), self.levels])
         self.first_stage = BEFORE_STORM if params.preposition else 0
         self.rules = _rules(self.plant, self.first_stage, self.levels)
 
@@ -101,11 +105,7 @@ class MobileCore:
 
     def decode(self, choice: IntArray) -> Action:
         """Choices (B, A): d < D goes to site d, D + k stays at power level k."""
-        if not len(self.levels):
-            return Action(choice, np.full(choice.shape, AUTO))
-        power = choice >= self.n_sites
-        level = np.where(power, choice - self.n_sites, 0)
-        return Action(np.where(power, STAY, choice), np.where(power, self.levels[level], AUTO))
+        return Action(self._goal[choice], self._share[choice])
 
     def notes(self) -> dict[str, Any]:
         """Clock hour of period 0."""
@@ -164,6 +164,8 @@ class Batch:
         self.known: Float32Array  # (T + 1 + before, B, G) observation entries that units do not touch
         self._facts: list[Any]  # the other fields of the scenarios
         self._running = False
+        self._step, self._observe = Direct(kernel.step), Direct(kernel.observe)
+        self._horizon = core.n_periods
 
     @property
     def scenario(self) -> Scenario:
@@ -206,7 +208,7 @@ class Batch:
         """One stage of the rows that are ``active`` (B,); then the observations of all."""
         core, obs = self.core, NOTHING if out is None else out
         args = (self.state, self.outcome, self.scratch, action.site, action.share, active, obs, self._mask)
-        kernel.step(core.rules, self.tape, self.known, *args)
+        self._step(core.rules, self.tape, self.known, *args)
         self._mask_is_fresh = out is not None
         if self.recorder is not None:
             self.recorder(self)
@@ -221,13 +223,13 @@ class Batch:
         """Observations of a state in which it is the turn of the units ``acting`` (B,); its masks go to ``mask``."""
         if out is None:
             out = np.empty((self.size, len(self.core.labels)), np.float32)
-        kernel.observe(self.core.rules, self.tape, self.known, state, self.scratch, acting, out, mask)
+        self._observe(self.core.rules, self.tape, self.known, state, self.scratch, acting, out, mask)
         return out
 
     @property
     def over(self) -> BoolArray:
         """Episodes that have reached their horizon, (B,)."""
-        return self.state.stage >= self.core.n_periods
+        return self.state.stage >= self._horizon
 
     def view(self) -> View:
         """What a controller may know now."""

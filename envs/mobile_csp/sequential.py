@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from qevgrid.envs.direct import Direct
 from qevgrid.envs.mobile_csp import kernel
 from qevgrid.envs.mobile_csp.arrays import AUTO, STAY, UNREACHABLE, Action, World
 from qevgrid.envs.mobile_csp.core import Batch, MobileCore, View
@@ -60,6 +61,7 @@ class SequentialBatch:
         self._period = Sums._make(getattr(self.periods.outcome, name) for name in Sums._fields)
         self._mask = np.empty((size, 1, core.n_choices), bool)
         self._mask_is_fresh = False
+        self._choose, self._go_on = Direct(_choose), Direct(_go_on)
 
     @property
     def scenario(self) -> Scenario:
@@ -99,10 +101,11 @@ class SequentialBatch:
         """The choice (B, 1) of each row's acting unit; ``outcome`` sums the periods that were played after it."""
         self._mask_is_fresh = False
         units = (self.state, self.shown, self.chosen, self.acting)
-        ready = _choose(self.periods.tape.travel, *units, action.site, action.share, self.outcome)
-        while ready.any():
+        ready = self._choose(self.periods.tape.travel, *units, action.site, action.share, self.outcome)
+        more = ready.any()
+        while more:
             self.periods.advance(self.chosen, ready)
-            _go_on(*units, self.core.n_periods, ready, self.outcome, self._period)
+            more = self._go_on(*units, self.core.n_periods, ready, self.outcome, self._period)
         if out is not None:
             self.observe(out)
             self._mask_is_fresh = True
@@ -176,8 +179,12 @@ def _go_on(
     ready: BoolArray,
     sums: Sums,
     period: Sums,
-) -> None:  # pragma: no cover - compiled
-    """Add what a period cost in the rows that were ``ready`` and begin the next; where nobody is idle it is ready."""
+) -> bool:  # pragma: no cover - compiled
+    """Add what a period cost in the rows that were ``ready`` and begin the next; where nobody is idle it is ready.
+
+    Tells whether some row is.
+    """
+    more = False
     for b in range(len(ready)):
         if ready[b]:
             for k in range(sums.cost_usd.shape[1]):
@@ -188,6 +195,8 @@ def _go_on(
             sums.reward[b] += period.reward[b]
             _begin(state, shown, chosen, acting, b, periods)
             ready[b] = acting[b] < 0 and state.stage[b] < periods
+            more |= ready[b]
+    return more
 
 
 @njit(cache=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from qevgrid.envs.direct import Direct
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.types import BoolArray, Float32Array, FloatArray, IntArray
 from qevgrid.envs.v2g import arrays, exact, kernel, model, observe
@@ -148,6 +149,7 @@ class Batch:
         self.scenario: Scenario
         self.world: arrays.World
         self._running = False
+        self._step, self._mask, self._horizon = Direct(kernel.step), Direct(kernel.mask), core.n_stages
 
     def start(self, rows: IntArray, rngs: list[np.random.Generator]) -> None:
         """Draw new scenarios for ``rows`` from their generators and put them at stage 0."""
@@ -171,7 +173,7 @@ class Batch:
         """
         obs = NOTHING if out is None else out
         before = self.state.stage.copy() if self.core.params.grid.model == "sweep" else None
-        kernel.step(self.core.arrays, self.world, self.state, self.outcome, self._scratch, action, obs)
+        self._step(self.core.arrays, self.world, self.state, self.outcome, self._scratch, action, obs)
         if before is not None:
             last = self.core.n_stages - 1
             live = np.flatnonzero(before <= last)
@@ -187,7 +189,7 @@ class Batch:
     @property
     def over(self) -> BoolArray:
         """Episodes that have reached their horizon, (B,)."""
-        return self.state.stage >= self.core.n_stages
+        return self.state.stage >= self._horizon
 
     def view(self) -> View:
         """What a controller may know now."""
@@ -223,7 +225,7 @@ class Batch:
     def mask(self) -> BoolArray:
         """Levels at which something flows, (B, N, L), lines and islands aside; "off" always may be chosen."""
         out = np.empty((self.size, self.core.n_sockets, len(self.core.levels)), bool)
-        kernel.mask(self.core.arrays, self.world, self.state, self.core.levels, out)
+        self._mask(self.core.arrays, self.world, self.state, self.core.levels, out)
         return out
 
 

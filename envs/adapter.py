@@ -113,6 +113,8 @@ class CoreEnv(gym.Env[Float32Array, Any]):
             "cost_usd": float(out.total_usd[0]),
             "curtailed_kwh": float(out.curtailed_kwh[0]),
         }
+        for name in self.core.reported:
+            info[name] = getattr(out, name)[0].item()
         return self._with_mask(info)
 
     def _with_mask(self, info: Info) -> Info:
@@ -154,7 +156,8 @@ class CoreVectorEnv(VectorEnv[Float32Array, Any, FloatArray]):
 
     Infos follow Gymnasium: an array a key with a boolean ``_key`` beside it where not all rows
     have a value. Costs come as ``cost_usd_by_term`` (B, terms), in the order of
-    ``core.cost_terms``, where the scalar environment has the dictionary ``cost``.
+    ``core.cost_terms``, where the scalar environment has the dictionary ``cost``; fields that
+    ``core.reported`` names have an entry each.
     """
 
     def __init__(
@@ -288,12 +291,13 @@ class CoreVectorEnv(VectorEnv[Float32Array, Any, FloatArray]):
             "cost_usd_by_term": out.cost_usd,
             "cost_usd": out.total_usd,
             "curtailed_kwh": out.curtailed_kwh,
+            **{name: getattr(out, name) for name in self.core.reported},
         }
         if not rows.any():
             return {}
         if rows.all():
             return self._masked({key: x.copy() for key, x in named.items()}, rows)
-        return self._masked({key: np.where(rows, x.T, 0.0).T for key, x in named.items()}, rows)
+        return self._masked({key: np.where(rows, x.T, 0).T for key, x in named.items()}, rows)
 
     @staticmethod
     def _masked(arrays: Info, rows: BoolArray) -> Info:

@@ -101,6 +101,11 @@ class Core(Protocol):
         ...
 
     @property
+    def reported(self) -> Sequence[str]:
+        """Names of further fields (B,) of the outcome, for the info of every step."""
+        ...
+
+    @property
     def weights(self) -> FloatArray:
         """Weight of each cost term in the total."""
         ...

@@ -34,6 +34,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "joint": MINI,
         "joint_levels": MINI | {"power": "levels", "preposition": True},
         "sequential": MINI | {"form": "sequential", "n_units": 3},
+        "service": {"preset": "full", "n_units": 3, "n_periods": 30, "dt_h": 1.0, "power": "levels"},
         "sequential_levels": MINI | {"form": "sequential", "power": "levels", "preposition": True},
     },
 }

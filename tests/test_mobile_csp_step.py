@@ -140,6 +140,28 @@ def test_unreachable_means_stay_and_is_reported() -> None:
     assert batch.outcome.charge_kw[0].tolist() == [50.0, 0.0]  # the one that could not go charges by itself
 
 
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_info_tells_of_refused_trips(mode: str) -> None:
+    """In the scalar and in the vector environment, in every row, to the end."""
+    one: Any = gym.make(CSP, preset="mini").unwrapped
+    many: Any = gym.make_vec(CSP, num_envs=3, preset="mini", autoreset_mode=mode)
+    many.reset(seed=0)
+    rng, told = np.random.default_rng(0), np.zeros(3, int)
+    plan = rng.integers(0, 6, (24, 3, 2))
+    for choice in plan:
+        info = many.step(choice)[-1]
+        told += info.get("refused", 0) + info.get("final_info", {}).get("refused", 0)
+    wanted = np.zeros(3, int)
+    for b in range(3):
+        one.reset(seed=b)
+        for choice in plan[:, b]:
+            refused = one.step(choice)[-1]["refused"]
+            assert isinstance(refused, int)
+            wanted[b] += refused
+    assert wanted.sum() > 0
+    assert told.tolist() == wanted.tolist()
+
+
 def test_masks_of_the_hand_made_world() -> None:
     batch = hand_made()
     place(batch, [DEPOT, DEAR], [100.0, 10.0])

@@ -49,6 +49,7 @@ class MobileCore:
     """Constant part of the world, all units choosing at once. ``Batch`` holds the running episodes."""
 
     single_choice = False
+    reported = ("refused",)
 
     def __init__(self, params: MobileCSPParams) -> None:
         self.params = params

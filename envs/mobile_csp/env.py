@@ -58,18 +58,20 @@ class MobileCSPEnv(CoreEnv):
 
     Info:
         At reset ``fingerprint`` (equal fingerprints, equal worlds) and ``start_h``. At each step
-        ``cost`` (term -> USD), ``cost_usd`` and ``curtailed_kwh`` (asked for by a level, not done).
+        ``cost`` (term -> USD), ``cost_usd`` and ``curtailed_kwh`` (asked for by a level, not done) and
+        ``refused`` (trips to sites that no open road leads to).
         Always ``action_mask``, (M, L), in sequential form (L,): choices that can be followed.
 
     Starting state:
-        Gust, faults, repairs, roads, generators, loads, PV, vehicles and the errors of all estimates are
-        drawn at reset, each from its own stream of the seed; the transition has no chance in it.
+        Gust, faults, repairs, roads, generators, loads, PV, vehicles and the errors of all
+        estimates are drawn at reset, each from its own stream of the seed; the transition has no
+        chance in it.
         ``reset(options={"scenario": env.unwrapped.scenario})`` replays a storm.
 
     Arguments:
-        Every key of ``MobileCSPParams`` (``n_units=5``, ``roads={"slow": 3}``, ``preset="mini"``, ``preset="full"``
-        for the charging service),
-        or ``params`` with some keys changed; ``render_mode`` "rgb_array" or "human".
+        Every key of ``MobileCSPParams`` (``n_units=5``, ``roads={"slow": 3}``, ``preset="mini"``,
+        ``preset="full"`` for the charging service), or ``params`` with some keys changed;
+        ``render_mode`` "rgb_array" or "human".
 
     >>> import gymnasium as gym, qevgrid
     >>> env = gym.make("qevgrid/MobileCSP-v0", preset="mini", form="sequential")

@@ -56,6 +56,7 @@ class V2GCore:
     """Constant part of the world. ``Batch`` holds the running episodes."""
 
     single_choice = False
+    reported = ()
 
     def __init__(self, params: V2GParams) -> None:
         self.params = params

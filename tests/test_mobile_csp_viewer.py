@@ -1,15 +1,17 @@
 """Traces and pictures of Mobile CSP."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from PIL import Image
 
 from qevgrid.envs.mobile_csp.recorder import tree_layout
 from qevgrid.envs.mobile_csp.trace import StormTrace, way_done
-from qevgrid.envs.mobile_csp.viewer import along, render_frame
+from qevgrid.envs.mobile_csp.viewer import Painter, along, render_frame, round_up, save_gif
 
 CSP = "qevgrid/MobileCSP-v0"
 
@@ -67,3 +69,49 @@ def test_the_feeders_longest_branch_is_drawn_straight() -> None:
 def test_a_trace_names_unknown_keys() -> None:
     with pytest.raises(ValueError, match="unknown keys \\['x'\\]"):
         StormTrace.from_dict({"x": 1})
+
+
+def test_a_painter_keeps_only_what_stays() -> None:
+    """Frames in any order are those of new painters."""
+    trace = played()[0].trace()
+    painter = Painter(550, 360)
+    for moment in (20, 3, 3, -1, 0):
+        assert np.array_equal(painter.frame(trace, moment), render_frame(trace, moment, 550, 360))
+
+
+def test_an_environment_draws_what_its_trace_shows() -> None:
+    """Also when scales have changed and after another reset."""
+    env: Any = gym.make(CSP, preset="mini", render_mode="rgb_array").unwrapped
+    for seed in (4, 5):
+        env.reset(seed=seed)
+        for _ in range(6):
+            env.step(env.action_space.sample())
+            frame = env.render()
+        assert np.array_equal(frame, render_frame(env.trace()))
+
+
+def test_scales_are_round() -> None:
+    assert [round_up(x) for x in (100.0, 101.0, 0.3, 6.9, 7.1, 1000.0)] == pytest.approx([100, 150, 0.3, 7, 10, 1000])
+
+
+def test_a_storm_as_gif(tmp_path: Path) -> None:
+    trace = played()[0].trace("random")
+    save_gif(trace, tmp_path / "storm.gif", width_px=440, frame_ms=100)
+    with Image.open(tmp_path / "storm.gif") as film:
+        assert (film.size, film.n_frames, film.info["loop"]) == ((440, 288), 25, 0)
+        film.seek(12)
+        frame = np.asarray(film.convert("RGB"), float)
+    assert np.abs(frame - render_frame(trace, 12, 440, 288)).mean() < 3.0
+
+
+@pytest.mark.filterwarnings("default")  # of moviepy
+def test_gymnasium_records_a_video(tmp_path: Path) -> None:
+    pytest.importorskip("moviepy", reason="comes with the extra video")
+    env = gym.wrappers.RecordVideo(
+        gym.make(CSP, preset="mini", n_periods=4, render_mode="rgb_array"), str(tmp_path / "film")
+    )
+    env.reset(seed=0)
+    while not env.step(env.action_space.sample())[2]:
+        pass
+    env.close()
+    assert (tmp_path / "film" / "rl-video-episode-0.mp4").stat().st_size > 1000

@@ -153,7 +153,7 @@ def test_constraints_are_plain_pins() -> None:
         assert re.fullmatch(r"#[^/@]*|[\w.-]+==[\w.]+", line), line
 
 
-@pytest.mark.parametrize("requirement", declared("grid", "dev"), ids=lambda r: r.name)
+@pytest.mark.parametrize("requirement", declared("grid", "video", "dev"), ids=lambda r: r.name)
 def test_constraints_pin_every_dependency(requirement: Requirement) -> None:
     pin = pins()[canonicalize_name(requirement.name)]
     assert requirement.specifier.contains(pin)

@@ -93,6 +93,7 @@ class MobileCSPEnv(CoreEnv):
     ) -> None:
         super().__init__(make_core(params, changes), render_mode)
         self._recorder = Recorder(self.core)
+        self._painter: Any = None
         if render_mode is not None:
             self._batch.recorder = self._recorder.add
 
@@ -112,9 +113,11 @@ class MobileCSPEnv(CoreEnv):
             self._recorder.begin(getattr(self._batch, "periods", self._batch))
 
     def _frame(self) -> NDArray[np.uint8]:
-        from qevgrid.envs.mobile_csp.viewer import render_frame
+        from qevgrid.envs.mobile_csp.viewer import Painter
 
-        return render_frame(self.trace())
+        if self._painter is None:
+            self._painter = Painter()
+        return self._painter.frame(self.trace())
 
 
 class MobileCSPVectorEnv(CoreVectorEnv):

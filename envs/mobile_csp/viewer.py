@@ -5,6 +5,9 @@ Draws on `matplotlib.figure.Figure` and never touches pyplot or rcParams. Import
 """
 
 import heapq
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import patheffects
@@ -15,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyBboxPatch, Patch, Rectangle, Wedge
 from numpy.typing import NDArray
+from PIL import Image
 
 from qevgrid.envs.mobile_csp.recorder import tree_layout
 from qevgrid.envs.mobile_csp.trace import TERM_COLORS, StormTrace
@@ -30,29 +34,97 @@ _HALO = [patheffects.withStroke(linewidth=2.6, foreground="white")]
 
 def render_frame(trace: StormTrace, moment: int = -1, width_px: int = 1100, height_px: int = 720) -> NDArray[np.uint8]:
     """(H, W, 3) picture of a moment, by default the last; frames of one episode line up in a video."""
-    dpi = max(min(width_px / 11.0, height_px / 7.2), 1.0)
-    figure = Figure(figsize=((width_px + 0.01) / dpi, (height_px + 0.01) / dpi), dpi=dpi, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    draw_moment(figure, trace, moment % len(trace.stage))
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+    return Painter(width_px, height_px).frame(trace, moment)
 
 
-def draw_moment(figure: Figure, trace: StormTrace, moment: int) -> None:
-    """Draw a moment on an empty figure."""
-    draw_map(figure.add_axes((0.01, 0.07, 0.63, 0.85)), trace, moment)
-    draw_feeder(figure.add_axes((0.66, 0.665, 0.33, 0.235)), trace, moment)
-    draw_power(figure.add_axes((0.715, 0.37, 0.27, 0.22)), trace, moment)
-    draw_cost(figure.add_axes((0.715, 0.075, 0.27, 0.22)), trace, moment)
-    _headline(figure, trace, moment)
-    _key(figure)
+class Painter:
+    """Draws moments of one world one after another; what stays from frame to frame is drawn once and kept as pixels."""
+
+    def __init__(self, width_px: int = 1100, height_px: int = 720) -> None:
+        dpi = max(min(width_px / 11.0, height_px / 7.2), 1.0)
+        size = (width_px + 0.01) / dpi, (height_px + 0.01) / dpi
+        self._figure = Figure(figsize=size, dpi=dpi, facecolor="white")
+        self._canvas = FigureCanvasAgg(self._figure)
+        boxes = (
+            (0.01, 0.07, 0.63, 0.85),
+            (0.66, 0.665, 0.33, 0.235),
+            (0.715, 0.37, 0.27, 0.22),
+            (0.715, 0.075, 0.27, 0.22),
+        )
+        self._axes = [self._figure.add_axes(box) for box in boxes]
+        self._world: Any = None  # pixels of what never changes
+        self._ground: Any = None  # and of the axes beside the map
+        self._scales: tuple[float, float] = (0.0, 0.0)
+
+    def frame(self, trace: StormTrace, moment: int = -1) -> NDArray[np.uint8]:
+        """(H, W, 3) picture of a moment, by default the last. All traces must be of the same world."""
+        moment %= len(trace.stage)
+        self._prepare(trace)
+        self._canvas.restore_region(self._ground)
+        for ax, play in zip(self._axes, (_play_map, _play_feeder, _play_power, _play_cost), strict=True):
+            self._draw(ax, play, trace, moment)
+        self._draw(self._figure, _headline, trace, moment)
+        return np.asarray(self._canvas.buffer_rgba())[:, :, :3].copy()
+
+    def _draw(self, parent: Any, play: Callable[..., None], trace: StormTrace, moment: int) -> None:
+        """Draw what ``play`` adds to axes or figure, and take it away again."""
+        before, renderer = set(parent.get_children()), self._canvas.get_renderer()
+        play(parent, trace, moment)
+        new = [artist for artist in parent.get_children() if artist not in before]
+        for artist in sorted(new, key=lambda a: a.get_zorder()):
+            artist.draw(renderer)
+            artist.remove()
+
+    def _prepare(self, trace: StormTrace) -> None:
+        """Draw what stays: the world at the first frame, the two charts' axes when their scales change."""
+        first, scales = self._world is None, (_power_top(trace), _cost_top(trace))
+        if not first and scales == self._scales:
+            return
+        the_map, feeder, power, cost = self._axes
+        if first:
+            _ground_map(the_map, trace)
+            _ground_feeder(feeder, trace)
+            _key(self._figure)
+        for ax in (power, cost):
+            ax.set_visible(False)
+        if first:
+            self._canvas.draw()
+            self._world = self._canvas.copy_from_bbox(self._figure.bbox)
+        self._canvas.restore_region(self._world)
+        for ax, ground in ((power, _ground_power), (cost, _ground_cost)):
+            ax.set_visible(True)
+            ground(ax, trace)
+            ax.draw(self._canvas.get_renderer())
+        self._ground, self._scales = self._canvas.copy_from_bbox(self._figure.bbox), scales
+
+
+def save_gif(trace: StormTrace, path: Path | str, width_px: int = 880, frame_ms: int = 300) -> None:
+    """Write an episode as an animated GIF, a frame a moment; the last stays for two seconds."""
+    painter = Painter(width_px, round(width_px * 7.2 / 11))
+    frames = [Image.fromarray(painter.frame(trace, k)) for k in range(len(trace.stage))]
+    some = np.vstack([np.asarray(frames[k]) for k in np.linspace(0, len(frames) - 1, 4).astype(int)])
+    palette = Image.fromarray(some).quantize(64)  # one for all: nothing flickers, and the file is small
+    first, *others = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    times_ms = [frame_ms] * len(others) + [2000]
+    first.save(path, "GIF", save_all=True, append_images=others, duration=times_ms, loop=0)
 
 
 def draw_map(ax: Axes, trace: StormTrace, moment: int) -> None:
     """Roads, sites and units."""
+    _ground_map(ax, trace)
+    _play_map(ax, trace, moment)
+
+
+def _ground_map(ax: Axes, trace: StormTrace) -> None:
     ax.set_xlim(-0.09, 1.09)
     ax.set_ylim(-0.085, 1.075)
     ax.set_axis_off()
+    ends = list(trace.node_xy[trace.road])
+    ax.add_collection(LineCollection(ends, colors=PALE, linewidths=5.0, capstyle="round", zorder=1), autolim=False)
+    ax.plot(*trace.node_xy.T, ls="", marker="o", ms=3.5, color="#BDBDBD", zorder=1.4)
+
+
+def _play_map(ax: Axes, trace: StormTrace, moment: int) -> None:
     _roads(ax, trace, moment)
     for d in range(len(trace.site_name)):
         _site(ax, trace, moment, d)
@@ -62,15 +134,13 @@ def draw_map(ax: Axes, trace: StormTrace, moment: int) -> None:
 def _roads(ax: Axes, trace: StormTrace, moment: int) -> None:
     ends, left_h = trace.node_xy[trace.road], trace.road_left_h[moment]
     closed, soon = left_h > 0, (left_h > 0) & (left_h <= SOON_H)
-    ax.add_collection(LineCollection(list(ends), colors=PALE, linewidths=5.0, capstyle="round", zorder=1))
     for chosen, colour in ((closed & ~soon, CLOSED), (soon, SOON)):
         lines = LineCollection(list(ends[chosen]), colors="white", linewidths=3.4, zorder=1.5)
-        ax.add_collection(lines)
+        ax.add_collection(lines, autolim=False)
         dashes = LineCollection(list(ends[chosen]), colors=colour, linewidths=1.8, linestyles=(0, (3, 2.2)), zorder=1.6)
-        ax.add_collection(dashes)
+        ax.add_collection(dashes, autolim=False)
     middle = ends[closed & ~soon].mean(1)
     ax.plot(*middle.T, ls="", marker="x", ms=6, mew=2.0, color=CLOSED, zorder=1.7)
-    ax.plot(*trace.node_xy.T, ls="", marker="o", ms=3.5, color="#BDBDBD", zorder=1.8)
 
 
 def _aspect(ax: Axes) -> float:
@@ -92,11 +162,11 @@ def _site(ax: Axes, trace: StormTrace, moment: int, d: int) -> None:
     colour = SUPPLIED if trace.supplied[moment, d] else BACKUP if need <= 0 else UNSERVED
     rim = 0.8 + 2.8 * trace.voll_usd_kwh[d] / max(float(trace.voll_usd_kwh.max()), 1e-9)
     squeeze = _squeezed(ax, x, y, stretch)
-    ax.add_patch(Circle((0, 0), rx, facecolor=colour, edgecolor="none", transform=squeeze, zorder=3))
+    ax.add_artist(Circle((0, 0), rx, facecolor=colour, edgecolor="none", transform=squeeze, zorder=3))
     if need > 0 and served > 0:
         turn = 360.0 * min(served / need, 1.0)
-        ax.add_patch(Wedge((0, 0), rx, 90.0 - turn, 90.0, facecolor=SERVED, lw=0, transform=squeeze, zorder=3.1))
-    ax.add_patch(Circle((0, 0), rx, fill=False, edgecolor=INK, lw=rim, transform=squeeze, zorder=3.2))
+        ax.add_artist(Wedge((0, 0), rx, 90.0 - turn, 90.0, facecolor=SERVED, lw=0, transform=squeeze, zorder=3.1))
+    ax.add_artist(Circle((0, 0), rx, fill=False, edgecolor=INK, lw=rim, transform=squeeze, zorder=3.2))
     text = trace.site_name[d]
     text += f"\n{served:.0f} of {need:.0f} kW" if need > 0 else ""
     below = y - rx / stretch - 0.010
@@ -135,9 +205,9 @@ def _battery(ax: Axes, trace: StormTrace, moment: int, i: int, x: float, y: floa
     soc, power = trace.unit_kwh[moment, i] / trace.capacity_kwh, trace.unit_kw[moment, i]
     left, low = x - w / 2, y - h / 2
     box = FancyBboxPatch((left, low), w, h, boxstyle="round,pad=0.003", fc="white", ec=INK, lw=1.2, zorder=7)
-    ax.add_patch(box)
+    ax.add_artist(box)
     colour = UNIT if soc > 0.25 else UNIT_LOW
-    ax.add_patch(Rectangle((left, low), w * soc, h, fc=colour, ec="none", zorder=7.1))
+    ax.add_artist(Rectangle((left, low), w * soc, h, fc=colour, ec="none", zorder=7.1))
     arrow = "" if abs(power) < 1e-6 else " −" if power > 0 else " +"
     ax.text(
         x, y - 0.001, f"{i + 1}{arrow}", fontsize=7.5, ha="center", va="center", color=INK, fontweight="bold", zorder=8
@@ -178,32 +248,57 @@ def along(path: FloatArray, share: float) -> tuple[float, float]:
 
 def draw_feeder(ax: Axes, trace: StormTrace, moment: int) -> None:
     """The feeder: live and dead parts, broken lines, sites."""
+    _ground_feeder(ax, trace)
+    _play_feeder(ax, trace, moment)
+
+
+def _ground_feeder(ax: Axes, trace: StormTrace) -> None:
+    place = tree_layout(trace.line)
     ax.set_axis_off()
-    place, live, whole = tree_layout(trace.line), trace.bus_live[moment], trace.line_whole[moment]
-    ends = place[trace.line]
-    on = live[trace.line[:, 1]]
-    ax.add_collection(LineCollection(list(ends[on]), colors=SUPPLIED, linewidths=2.4, zorder=2))
-    ax.add_collection(LineCollection(list(ends[~on & whole]), colors="#B0B0B0", linewidths=2.0, zorder=1))
-    broken = LineCollection(list(ends[~whole]), colors=CLOSED, linewidths=1.2, linestyles=(0, (2, 2)), zorder=1)
-    ax.add_collection(broken)
-    ax.plot(*ends[~whole].mean(1).T, ls="", marker="x", ms=4.5, mew=1.5, color=CLOSED, zorder=3)
-    source = SUPPLIED if live[0] else CLOSED
-    ax.plot(*place[0], ls="", marker="s", ms=9, color=source, mec=INK, zorder=4)
+    ax.set_xlim(-0.8, place[:, 0].max() + 1.2)
+    ax.set_ylim(place[:, 1].min() - 0.9, 0.9)
     above = {bus: k % 2 for k, bus in enumerate(sorted(trace.site_bus, key=lambda b: tuple(place[b][::-1])))}
     for d, bus in enumerate(trace.site_bus):
         if bus > 0:
-            colour, side = SUPPLIED if live[bus] else "#B0B0B0", 1 if above[bus] else -1
-            ax.plot(*place[bus], ls="", marker="o", ms=6.5, color=colour, mec=INK, zorder=4)
+            side = 1 if above[bus] else -1
             ax.text(*(place[bus] + (0.0, 0.2 * side)), trace.site_name[d], fontsize=6.3, ha="center",
                     va="bottom" if side > 0 else "top", color=INK, zorder=5, path_effects=_HALO)  # fmt: skip
-    ax.set_xlim(-0.8, place[:, 0].max() + 1.2)
-    ax.set_ylim(place[:, 1].min() - 0.9, 0.9)
+
+
+def _play_feeder(ax: Axes, trace: StormTrace, moment: int) -> None:
+    place, live, whole = tree_layout(trace.line), trace.bus_live[moment], trace.line_whole[moment]
+    ends = place[trace.line]
+    on = live[trace.line[:, 1]]
+    lit = LineCollection(list(ends[on]), colors=SUPPLIED, linewidths=2.4, zorder=2)
+    dark = LineCollection(list(ends[~on & whole]), colors="#B0B0B0", linewidths=2.0, zorder=1)
+    broken = LineCollection(list(ends[~whole]), colors=CLOSED, linewidths=1.2, linestyles=(0, (2, 2)), zorder=1)
+    for lines in (lit, dark, broken):
+        ax.add_collection(lines, autolim=False)
+    ax.plot(*ends[~whole].mean(1).T, ls="", marker="x", ms=4.5, mew=1.5, color=CLOSED, zorder=3)
+    source = SUPPLIED if live[0] else CLOSED
+    ax.plot(*place[0], ls="", marker="s", ms=9, color=source, mec=INK, zorder=4)
+    buses = trace.site_bus[trace.site_bus > 0]
+    for lit, colour in ((True, SUPPLIED), (False, "#B0B0B0")):
+        ax.plot(*place[buses[live[buses] == lit]].T, ls="", marker="o", ms=6.5, color=colour, mec=INK, zorder=4)
     title = f"feeder: {int(live.sum())} of {len(live)} buses live" + ("" if live[0] else ", substation out")
-    ax.set_title(title, fontsize=8.5, loc="left", color=INK, pad=3)
+    ax.text(0.0, 1.02, title, fontsize=8.5, color=INK, transform=ax.transAxes)
 
 
 def draw_power(ax: Axes, trace: StormTrace, moment: int) -> None:
     """Critical need and what is served of it, kW."""
+    _ground_power(ax, trace)
+    _play_power(ax, trace, moment)
+
+
+def _power_top(trace: StormTrace) -> float:
+    return round_up(max(float(trace.need_kw[1:].sum(1).max(initial=0.0)), 100.0))
+
+
+def _ground_power(ax: Axes, trace: StormTrace) -> None:
+    _axes(ax, trace, _power_top(trace), "critical need, kW")
+
+
+def _play_power(ax: Axes, trace: StormTrace, moment: int) -> None:
     edges = _edges_h(trace)
     need, served = trace.need_kw[1:].sum(1), trace.served_kw[1:].sum(1)
     played = trace.stage[1:] > 0
@@ -211,11 +306,23 @@ def draw_power(ax: Axes, trace: StormTrace, moment: int) -> None:
     shown = int((trace.stage[1 : moment + 1] > 0).sum())
     ax.stairs(need[:shown], edges[: shown + 1], fill=True, color=UNSERVED, alpha=0.85, lw=0)
     ax.stairs(served[:shown], edges[: shown + 1], fill=True, color=SERVED, lw=0)
-    _axes(ax, trace, max(float(need.max(initial=0.0)), 100.0) * 1.08, "critical need, kW")
 
 
 def draw_cost(ax: Axes, trace: StormTrace, moment: int) -> None:
     """Cost so far, by term, thousand USD."""
+    _ground_cost(ax, trace)
+    _play_cost(ax, trace, moment)
+
+
+def _cost_top(trace: StormTrace) -> float:
+    return round_up(max(float(np.maximum(trace.cost_usd, 0.0).sum()) / 1e3, 1.0))
+
+
+def _ground_cost(ax: Axes, trace: StormTrace) -> None:
+    _axes(ax, trace, _cost_top(trace), "cost so far, kUSD", last=True)
+
+
+def _play_cost(ax: Axes, trace: StormTrace, moment: int) -> None:
     edges = _edges_h(trace)
     first = int((trace.stage[1:] <= 0).sum())
     paid = np.cumsum(np.maximum(trace.cost_usd, 0.0), 0)[first:] / 1e3  # (K, terms), from period 0 on
@@ -226,7 +333,12 @@ def draw_cost(ax: Axes, trace: StormTrace, moment: int) -> None:
         ax.fill_between(edges[:shown], below, above, color=TERM_COLORS[term], lw=0)
         below = above
     ax.plot(edges[:shown], below, color=INK, lw=1.2)
-    _axes(ax, trace, max(float(paid.sum(1).max()), 1.0) * 1.08, "cost so far, kUSD", last=True)
+
+
+def round_up(x: float) -> float:
+    """The next round number: a scale that stays while an episode goes on."""
+    step = 10.0 ** np.floor(np.log10(x))
+    return float(next(step * k for k in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0) if step * k >= x * (1 - 1e-9)))
 
 
 def _edges_h(trace: StormTrace) -> FloatArray:

@@ -22,6 +22,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "joint, levels": {"power": "levels"},
     "sequential": {"form": "sequential"},
     "mini, joint": {"preset": "mini"},
+    "full, joint": {"preset": "full"},
 }
 TABLES = 8
 """Action tables drawn for an environment; steps go through them in turn."""
@@ -71,7 +72,7 @@ def measure_vector(options: dict[str, Any], envs: int) -> dict[str, float]:
 
 
 def measure_parts() -> dict[str, float]:
-    """Milliseconds of one storm, one belief, eight sampled worlds."""
+    """Milliseconds of one storm, one belief, eight sampled worlds, a frame."""
     import numpy as np
 
     from qevgrid.envs.mobile_csp.forecast import expected, scenarios
@@ -86,7 +87,25 @@ def measure_parts() -> dict[str, float]:
         "one storm": milliseconds(lambda k: sampler.sample([np.random.default_rng(k)])),
         "one belief, any period": milliseconds(lambda k: expected(plant, scenario, np.array([k % 48]))),
         "eight sampled worlds": milliseconds(lambda k: scenarios(plant, scenario, np.array([k % 48]), 8, rng)),
+        "one frame of a video": frame_ms(),
     }
+
+
+def frame_ms(seed: int = 3) -> float:
+    """Mean time of a picture over one episode, drawn as it goes on."""
+    import gymnasium as gym
+
+    env: Any = gym.make(ENV, render_mode="rgb_array").unwrapped
+    env.reset(seed=seed)
+    env.action_space.seed(seed)
+    env.render()
+    spent, over = 0.0, False
+    while not over:
+        over = env.step(env.action_space.sample())[2]
+        begin = time.process_time()
+        env.render()
+        spent += time.process_time() - begin
+    return 1e3 * spent / env.core.n_periods
 
 
 def milliseconds(call: Callable[[int], Any], count: int = 96) -> float:

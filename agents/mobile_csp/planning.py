@@ -23,9 +23,9 @@ def row(arrays: Any, b: int) -> Any:
 
 def planner_of(view: View, world: World, b: int, stage: int | None = None, units: Units | None = None) -> Planner:
     """Room to plan episode ``b`` of ``world`` from its present stage on."""
-    units = row(view.units, b) if units is None else units
+    begin: Units = row(view.units, b) if units is None else units
     stage = int(view.stage[b]) if stage is None else stage
-    return Planner(make_problem(row(world, b), units, stage, view.fleet, view.sites, view.tariff))
+    return Planner(make_problem(row(world, b), begin, stage, view.fleet, view.sites, view.tariff))
 
 
 def placed(view: View, world: World, b: int) -> Planner:

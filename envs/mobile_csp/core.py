@@ -173,7 +173,7 @@ class Batch:
     @property
     def scenario(self) -> Scenario:
         """The whole truth; its world looks at ``tape``."""
-        return Scenario(*self._facts, self.world)
+        return Scenario._make((*self._facts, self.world))
 
     @property
     def world(self) -> World:

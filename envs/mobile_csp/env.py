@@ -110,7 +110,8 @@ class MobileCSPEnv(CoreEnv):
 
     def _record(self, *, first: bool) -> None:
         if first:  # the batch itself calls the recorder after each period
-            self._recorder.begin(getattr(self._batch, "periods", self._batch))
+            periods: Any = getattr(self._batch, "periods", self._batch)
+            self._recorder.begin(periods)
 
     def _frame(self) -> NDArray[np.uint8]:
         from qevgrid.envs.mobile_csp.viewer import Painter

@@ -72,11 +72,12 @@ def scenarios(plant: Plant, scenario: Scenario, stage: IntArray, n: int, rng: np
     """
     stage = np.repeat(np.asarray(stage, np.int64), n)
     world = World._make(np.repeat(x, n, 0) for x in scenario.world)
-    many = Scenario(*(np.repeat(x, n, 0) for x in scenario[:-1]), world)
+    many = Scenario._make((*(np.repeat(x, n, 0) for x in scenario[:-1]), world))
     _continue(plant, world, _scattered(plant, _facts(plant, many, stage, rng), stage, rng), stage)
     if len(plant.service.site):
         sampler = Sampler(plant)
-        _arrive(world, sampler.vehicles(rng, len(stage), plant.n_periods) * sampler.vehicle_kwh, stage)
+        arrivals: FloatArray = sampler.vehicles(rng, len(stage), plant.n_periods) * sampler.vehicle_kwh
+        _arrive(world, arrivals, stage)
     return world
 
 

@@ -10,7 +10,7 @@ One rule is relaxed: at an overfull site the kernel connects those with most ene
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -92,7 +92,8 @@ class MobileProgram:
         on = np.flatnonzero(p.start.period < n_periods)
         node = (on * n_periods + p.start.period[on]) * n_sites + p.start.site[on]
         self.lp.constant += self.rates.terminal_usd_kwh * float(above.sum() - above[on].sum())
-        return np.bincount(node, minlength=size).astype(float), np.bincount(node, weights=above[on], minlength=size)
+        energy: Any = np.bincount(node, weights=above[on], minlength=size)
+        return np.bincount(node, minlength=size).astype(float), energy
 
     def _powers(self) -> None:
         """Charging and discharging on connected arcs, slots, and the sites' charging limits."""

@@ -1,6 +1,6 @@
 """What the programs share: prices read off the model, and the rows that couple the units."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -70,6 +70,7 @@ def limits(p: Problem) -> Limits:
     inside = number >= 0
     size = int(number.max()) + 1
     need = np.where(inside, p.world.need_kw, 0.0)
-    pv, total = (np.bincount(number[inside], weights=x[inside], minlength=size) for x in (p.world.pv_kw, need))
+    sums: Any = (np.bincount(number[inside], weights=x[inside], minlength=size) for x in (p.world.pv_kw, need))
+    pv, total = sums
     beside = np.where(inside, np.minimum(pv[number] if size else 0.0, need), 0.0)
     return Limits(number, need, pv, beside, np.minimum(need - beside, p.fleet.power_kw), np.maximum(total - pv, 0.0))

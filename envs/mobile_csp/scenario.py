@@ -35,7 +35,7 @@ class Scenario(NamedTuple):
     def row(self, b: int) -> "Scenario":
         """Episode ``b`` alone, batch axis kept."""
         row = slice(b, b + 1)
-        return Scenario(*(x[row] for x in self[:-1]), World._make(x[row] for x in self.world))
+        return Scenario._make((*(x[row] for x in self[:-1]), World._make(x[row] for x in self.world)))
 
     def fingerprint(self, b: int) -> str:
         """Short hash of every array of episode ``b``; equal fingerprints, equal worlds."""

@@ -7,6 +7,7 @@ perturbed prices improve it. A plan's cost is always that of playing it in the s
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +76,7 @@ class Planner:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        shape = problem.world.need_kw.shape
+        shape: Any = problem.world.need_kw.shape
         self.tables = empty_tables(*shape, problem.grid)
         self.value = empty_values(*shape, problem.grid)
         self.even = np.ones(shape)
@@ -169,7 +170,7 @@ def _changed(planner: Planner, joint: Joint, rng: np.random.Generator) -> Joint:
     result = copy(joint)
     result.stay[who], result.level[who] = NOWHERE, 0
     spread = NOISE * np.exp(rng.uniform(-1, 1))
-    sites = np.exp(spread * rng.standard_normal((1, planner.even.shape[1])))
+    sites = np.exp(spread * rng.standard_normal((1, len(planner.even[0]))))
     periods = np.exp(spread * rng.standard_normal(planner.even.shape))
     planner.respond(result, who, 1, sites * periods)
     planner.respond(result, rng.permutation(n_units) if rng.random() < 0.5 else who, 2)

@@ -151,8 +151,9 @@ class Turns:
     def __init__(self, core: MobileCore, view: View) -> None:
         self.core, self.view = core, view
         size = len(view.stage)
-        self.state = kernel.State(view.stage, *view.units)
-        self.shown = kernel.State(view.stage, view.units.site.copy(), view.units.arrival.copy(), view.units.energy_kwh)
+        units = view.units
+        self.state = kernel.State(view.stage, units.site, units.arrival, units.energy_kwh, view.backlog_kwh)
+        self.shown = self.state._replace(site=units.site.copy(), arrival=units.arrival.copy())
         self.chosen = Action(np.full(self.state.site.shape, STAY, np.int64), np.full(self.state.site.shape, AUTO))
         self.acting = np.full(size, NOBODY, np.int64)
         self._scratch = scratch(core.n_units, core.n_sites)

@@ -13,7 +13,7 @@ from qevgrid.envs.types import FloatArray, IntArray
 class Replay(NamedTuple):
     """A plan played from a period to the end; rows of periods before it are empty."""
 
-    cost_usd: FloatArray  # (6,) summed over the periods played, in the order of COST_TERMS
+    cost_usd: FloatArray  # (terms,) summed over the periods played, in the order of COST_TERMS
     energy_kwh: FloatArray  # (T + 1, M) at the beginning of each period
     charge_kw: FloatArray  # (T, M)
     discharge_kw: FloatArray  # (T, M)
@@ -41,7 +41,8 @@ def simulate(
     """
     n_periods, n_units, n_sites = len(world.need_kw), units.site.shape[1], len(sites.slots)
     terms = len(model.COST_TERMS)
-    replay = Replay(np.zeros(terms), *(np.zeros((n_periods + k, n_units)) for k in (1, 0, 0)), np.zeros(n_periods))
+    by_unit = (np.zeros((n_periods + k, n_units)) for k in (1, 0, 0))
+    replay = Replay._make((np.zeros(terms), *by_unit, np.zeros(n_periods)))
     state = kernel.State(np.array([stage]), units.site.copy(), units.arrival.copy(), units.energy_kwh.copy())
     power, one = np.zeros((3, 1, n_units)), np.zeros(1, np.int64)
     out = kernel.Outcome(
@@ -67,7 +68,7 @@ def simulate(
         used_kw=site_room[3],
         offered_kw=site_room[4],
     )
-    batch = World(*(x[:, None] for x in world))  # periods first, as the kernel wants them
+    batch = World._make(x[:, None] for x in world)  # periods first, as the kernel wants them
     _play(
         rules(fleet, sites, tariff), batch, _NO_KNOWN, state, out, scratch, site, share, _ON, _NO_OBS, _NO_MASK, replay
     )

@@ -10,7 +10,7 @@ from numba import njit
 from scipy.special import ndtr
 
 from qevgrid.envs.mobile_csp.params import StormParams
-from qevgrid.envs.types import FloatArray
+from qevgrid.envs.types import BoolArray, FloatArray
 
 AIR_KG_M3 = 1.15
 EARTH_RAD_S = 7.292e-5
@@ -57,7 +57,7 @@ def line_failure(p: StormParams, gust: FloatArray, length_km: FloatArray) -> Flo
 
 @njit(cache=True)
 def mend(
-    broken: FloatArray, place: FloatArray, job_h: FloatArray, crews: int, first_h: float, travel_h: float
+    broken: BoolArray, place: FloatArray, job_h: FloatArray, crews: int, first_h: float, travel_h: float
 ) -> FloatArray:  # pragma: no cover - compiled
     """Hour (B, L) at which each line is mended, 0 if it never broke.
 

@@ -84,7 +84,9 @@ class StormTrace:
             missing, unknown = sorted(names - set(data)), sorted(set(data) - names)
             raise ValueError(f"not a StormTrace: missing keys {missing}, unknown keys {unknown}")
         lists = {"site_name", "term"}
-        made = {k: np.array(x) if isinstance(x, list) and k not in lists else x for k, x in data.items()}
+        made: dict[str, Any] = {
+            k: np.array(x) if isinstance(x, list) and k not in lists else x for k, x in data.items()
+        }
         return cls(**made)
 
 

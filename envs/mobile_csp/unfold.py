@@ -29,12 +29,8 @@ def empty_world(n: int, periods: int, sites: int, serving: int = 0) -> World:
     """Room for ``n`` episodes, vehicles charging at ``serving`` sites."""
     shape = (n, periods, sites)
     numbers = (np.zeros(shape) for _ in range(4))
-    return World(
-        np.full(shape, SUPPLIED, np.int64),
-        *numbers,
-        np.zeros((*shape, sites), np.int16),
-        np.zeros((n, periods, serving, 2)),
-    )
+    travel, vehicles = np.zeros((*shape, sites), np.int16), np.zeros((n, periods, serving, 2))
+    return World._make((np.full(shape, SUPPLIED, np.int64), *numbers, travel, vehicles))
 
 
 def unfold(ground: Ground, load_shape: FloatArray, facts: Facts, world: World, begin: IntArray) -> None:

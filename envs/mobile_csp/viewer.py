@@ -78,7 +78,8 @@ class Painter:
         moment %= len(trace.stage)
         self._prepare(trace)
         self._canvas.restore_region(self._ground)
-        for ax, play in zip(self._axes, (_play_map, _play_feeder, _play_power, _play_cost), strict=True):
+        plays: tuple[Callable[..., None], ...] = (_play_map, _play_feeder, _play_power, _play_cost)
+        for ax, play in zip(self._axes, plays, strict=True):
             self._draw(ax, play, trace, moment)
         self._draw(self._figure, _headline, trace, moment)
         return np.asarray(self._canvas.buffer_rgba())[:, :, :3].copy()
@@ -119,8 +120,8 @@ def save_gif(trace: StormTrace, path: Path | str, width_px: int = 880, frame_ms:
     """Write an episode as an animated GIF, a frame a moment; the last stays for two seconds."""
     painter = Painter(width_px, round(width_px * 7.2 / 11))
     frames = [Image.fromarray(painter.frame(trace, k)) for k in range(len(trace.stage))]
-    some = np.vstack([np.asarray(frames[k]) for k in np.linspace(0, len(frames) - 1, 4).astype(int)])
-    palette = Image.fromarray(some).quantize(64)  # one for all: nothing flickers, and the file is small
+    some = np.vstack([np.asarray(frames[k]) for k in np.linspace(0, len(frames) - 1, 8).astype(int)])
+    palette = Image.fromarray(some).quantize()  # one for all: nothing flickers, and the file is small
     first, *others = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     times_ms = [frame_ms] * len(others) + [2000]
     first.save(path, "GIF", save_all=True, append_images=others, duration=times_ms, loop=0)

@@ -86,8 +86,9 @@ class _Relaxation:
         start = start_of(p.units, p.stage, p.fleet, self.grid, optimistic=True)
         self.problem = p._replace(grid=self.grid, start=start)
         self.limits, self.rates, self.idle_usd = limits(p), rates(p), idle_usd(p)
-        shape: Any = p.world.need_kw.shape
-        self.tables, self.values = empty_tables(*shape, self.grid), empty_values(*shape, self.grid)
+        n_periods, n_sites = p.world.need_kw.shape
+        self.tables = empty_tables(n_periods, n_sites, self.grid)
+        self.values = empty_values(n_periods, n_sites, self.grid)
         self.on = (np.arange(shape[0]) >= p.stage)[:, None] & np.ones(shape, bool)
         self.tight = self.on & (p.sites.slots < p.fleet.n_units)
         lag = self.limits

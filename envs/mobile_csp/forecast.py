@@ -6,6 +6,7 @@ wanders, so that it shrinks as the repair nears and tells nothing by its changes
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -76,7 +77,7 @@ def scenarios(plant: Plant, scenario: Scenario, stage: IntArray, n: int, rng: np
     _continue(plant, world, _scattered(plant, _facts(plant, many, stage, rng), stage, rng), stage)
     if len(plant.service.site):
         sampler = Sampler(plant)
-        arrivals: FloatArray = sampler.vehicles(rng, len(stage), plant.n_periods) * sampler.vehicle_kwh
+        arrivals: Any = sampler.vehicles(rng, len(stage), plant.n_periods) * sampler.vehicle_kwh
         _arrive(world, arrivals, stage)
     return world
 

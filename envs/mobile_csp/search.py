@@ -7,7 +7,6 @@ perturbed prices improve it. A plan's cost is always that of playing it in the s
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -76,10 +75,10 @@ class Planner:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        shape: Any = problem.world.need_kw.shape
-        self.tables = empty_tables(*shape, problem.grid)
-        self.value = empty_values(*shape, problem.grid)
-        self.even = np.ones(shape)
+        n_periods, n_sites = problem.world.need_kw.shape
+        self.tables = empty_tables(n_periods, n_sites, problem.grid)
+        self.value = empty_values(n_periods, n_sites, problem.grid)
+        self.even = np.ones((n_periods, n_sites))
 
     def respond(self, joint: Joint, who: IntArray, rounds: int, noise: FloatArray | None = None) -> None:
         """Best responses of ``who`` in place; ``noise`` (T, D) multiplies what serving earns."""

@@ -279,7 +279,8 @@ def _ground_feeder(ax: Axes, trace: StormTrace) -> None:
     for d, bus in enumerate(trace.site_bus):
         if bus > 0:
             side = 1 if above[bus] else -1
-            ax.text(*(place[bus] + (0.0, 0.2 * side)), trace.site_name[d], fontsize=6.3, ha="center",
+            x, y = place[bus] + (0.0, 0.2 * side)
+            ax.text(x, y, trace.site_name[d], fontsize=6.3, ha="center",
                     va="bottom" if side > 0 else "top", color=INK, zorder=5, path_effects=_HALO)  # fmt: skip
 
 

@@ -89,7 +89,7 @@ class _Relaxation:
         n_periods, n_sites = p.world.need_kw.shape
         self.tables = empty_tables(n_periods, n_sites, self.grid)
         self.values = empty_values(n_periods, n_sites, self.grid)
-        self.on = (np.arange(shape[0]) >= p.stage)[:, None] & np.ones(shape, bool)
+        self.on = (np.arange(n_periods) >= p.stage)[:, None] & np.ones((n_periods, n_sites), bool)
         self.tight = self.on & (p.sites.slots < p.fleet.n_units)
         lag = self.limits
         most = np.where(lag.number >= 0, np.append(lag.most_kw, 0.0)[lag.number], 0.0)

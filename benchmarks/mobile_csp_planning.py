@@ -62,13 +62,13 @@ def mini(storms: int, limit_s: float) -> str:
     return common.markdown(header, rows)
 
 
-def large_problem(seed: int) -> Planner:
+def large_problem(seed: int, n_units: int = UNITS) -> Planner:
     """One large decision."""
-    sites = (Site(**(vars(BASE_SITES[0]) | {"slots": UNITS, "connection_kw": 5000.0})), *BASE_SITES[1:], *MORE_SITES)
-    core = MobileCore(MobileCSPParams(sites=sites, n_units=UNITS, n_periods=2 * PERIODS))
+    sites = (Site(**(vars(BASE_SITES[0]) | {"slots": n_units, "connection_kw": 5000.0})), *BASE_SITES[1:], *MORE_SITES)
+    core = MobileCore(MobileCSPParams(sites=sites, n_units=n_units, n_periods=2 * PERIODS))
     batch, rng = core.batch(1), np.random.default_rng(seed)
     batch.start(np.arange(1), [rng])
-    p, shape = core.plant, (1, UNITS)
+    p, shape = core.plant, (1, n_units)
     arrival = np.full(shape, PERIODS)
     energy = rng.uniform(p.fleet.floor_kwh, p.fleet.capacity_kwh, shape)
     units = Units(rng.integers(0, core.n_sites, shape), arrival, energy)

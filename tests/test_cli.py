@@ -105,8 +105,8 @@ def test_keys_lists_the_agents_keys_by_kind(capsys: pytest.CaptureFixture[str]) 
     ppo, hybrid, vqc = (keys.index(f"agent.kind={kind}") for kind in ("ppo", "hybrid", "vqc"))
     assert "agent.shaping_usd_kwh" in keys[ppo:hybrid] and "agent.shaping_usd_kwh" not in keys[hybrid:vqc]
     assert "agent.sampler" in keys[hybrid:] and "agent.sampler" not in keys[:hybrid]
-    assert keys.count("agent.lr") == 3
-    (rate, _, _) = (line for line in lines if line.startswith("agent.lr "))
+    assert keys.count("agent.lr") == 4
+    rate = next(line for line in lines if line.startswith("agent.lr "))
     assert rate.index("learning rate") < 130  # the sampler's twelve choices do not push everybody's meaning away
 
 

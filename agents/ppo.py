@@ -12,11 +12,11 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 import qevgrid  # noqa: F401 - registers the environments
-from qevgrid.agents import RIVALS, make_rival
+from qevgrid.agents import make_rival
 from qevgrid.agents.base import Agent
 from qevgrid.agents.ppo_config import PPOConfig
 from qevgrid.agents.regimes import Regimes
-from qevgrid.agents.sb3_learner import SB3Learner, acting_parameters, check_batch, unzipped
+from qevgrid.agents.sb3_learner import SB3Learner, acting_parameters, check_batch, check_warm_start, unzipped
 from qevgrid.agents.sb3_vec import SB3VecEnv
 from qevgrid.agents.shaping import ShapedVecEnv
 from qevgrid.agents.shared_policy import SharedPolicy
@@ -85,14 +85,9 @@ class PPOLearner(SB3Learner):
 
 
 def _check_warm_start(config: PPOConfig, params: V2GParams) -> None:
-    name = config.warm_start
-    if name is None:
+    if config.warm_start is None:
         return
-    rivals = RIVALS[params.id].paths
-    if name not in rivals:
-        raise UserError(f"agent.warm_start={name!r}: not a rival; rivals: {', '.join(rivals)}")
-    if make_rival(name, problem_id=params.id).needs_scenario:
-        raise UserError(f"agent.warm_start={name}: sees the future, which no policy can imitate; try tou")
+    check_warm_start(config.warm_start, params.id, "tou")
     if params.action != "box":
         raise UserError("agent.warm_start needs env.action=box; set agent.warm_start=null")
 

@@ -17,6 +17,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import VecEnv
 
+from qevgrid.agents import RIVALS, make_rival
 from qevgrid.agents.learner import Hook, Learner
 from qevgrid.envs.errors import UserError
 
@@ -193,3 +194,12 @@ def unzipped(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if data is None or "policy_class" not in data or "policy" not in weights:
         raise UserError(f"{path}: is not a model that train.py saved; train anew")
     return data, weights
+
+
+def check_warm_start(name: str, problem_id: str, instead: str) -> None:
+    """``UserError`` unless ``name`` is a rival that a policy can imitate; ``instead`` is one."""
+    rivals = RIVALS[problem_id].paths
+    if name not in rivals:
+        raise UserError(f"agent.warm_start={name!r}: not a rival; rivals: {', '.join(rivals)}")
+    if make_rival(name, problem_id=problem_id).needs_scenario:
+        raise UserError(f"agent.warm_start={name}: sees the future, which no policy can imitate; try {instead}")

@@ -55,8 +55,6 @@ RATES = {
     "network x 50": (3e-4, 1e-2),
 }
 """Ranges of the imitation's learning rate; the circuit's is multiplied by its groups' 10 to 30."""
-FINE = 0.1
-"""PPO's rate over that of the imitation: with the same rate it undoes what was imitated."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,8 @@ class Run:
     """Where in its range of rates, from 0 to 1."""
     folder: Path
     overrides: tuple[str, ...]
+    fine: float = 0.1
+    """PPO's rate over that of the imitation."""
 
     @property
     def keys(self) -> list[str]:
@@ -76,7 +76,7 @@ class Run:
         low, high = RATES[self.variant]
         rate = float(low * (high / low) ** self.share)
         rates = [
-            f"agent.lr={FINE * rate:.4g}",
+            f"agent.lr={self.fine * rate:.4g}",
             f"agent.warm_lr={rate:.4g}",
             f"seed={self.seed}",
             "agent.threads=1",
@@ -104,7 +104,14 @@ def tune(arguments: argparse.Namespace, overrides: tuple[str, ...]) -> dict[str,
     """Best share of each variant's range, by its trials."""
     shares = DRAWS.permuted((np.arange(arguments.trials) + 0.5) / arguments.trials)
     runs = [
-        Run(name, TRIAL_SEED + k, float(share), arguments.out / "trials" / f"{slug(name)}_{k}", overrides)
+        Run(
+            name,
+            TRIAL_SEED + k,
+            float(share),
+            arguments.out / "trials" / f"{slug(name)}_{k}",
+            overrides,
+            arguments.fine,
+        )
         for name in VARIANTS
         for k, share in enumerate(shares)
     ]
@@ -122,7 +129,7 @@ def study(arguments: argparse.Namespace) -> None:
     overrides = (f"total_steps={arguments.steps}", f"eval_every={max(arguments.steps // 8, 1)}", *arguments.overrides)
     best = tune(arguments, overrides)
     runs = [
-        Run(name, seed, best[name], arguments.out / "seeds" / f"{slug(name)}_{seed}", overrides)
+        Run(name, seed, best[name], arguments.out / "seeds" / f"{slug(name)}_{seed}", overrides, arguments.fine)
         for name in VARIANTS
         for seed in range(arguments.seeds)
     ]
@@ -239,6 +246,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5, help="trainings a variant")
     parser.add_argument("--trials", type=int, default=4, help="learning rates tried a variant")
     parser.add_argument("--steps", type=int, default=98_304, help="environment steps of each training")
+    parser.add_argument("--fine", type=float, default=0.1, help="PPO's learning rate over that of the imitation")
     parser.add_argument("--episodes", type=int, default=100, help="held-out days")
     parser.add_argument("--seed", type=int, default=1000, help="seed of the first held-out day")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once, a thread each")

@@ -334,3 +334,11 @@ def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
     except ValueError:
         known = ", ".join(repr(m.value) for m in AutoresetMode)
         raise UserError(f"autoreset_mode={mode!r}: choose one of {known}") from None
+
+
+def refuse_render_mode(render_mode: str | None) -> None:
+    """``UserError`` if a vector environment is asked for pictures."""
+    if render_mode is not None:
+        raise UserError(
+            f"render_mode={render_mode!r}: the vector environment draws nothing; render one episode with gymnasium.make"
+        )

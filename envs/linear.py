@@ -115,7 +115,7 @@ class LinearProgram:
         if info.primal_solution_status != 2:
             raise UserError(
                 f"HiGHS found no solution in {time_limit_s:g} s ({self.n_columns} columns, "
-                f"{self.n_rows} rows, status {status!r}); raise the solver's time limit or lower n_sockets"
+                f"{self.n_rows} rows, status {status!r}); raise the solver's time limit or make the problem smaller"
             )
         is_mip = not relax and any(column[3] for column in self._columns)
         bound = info.mip_dual_bound if is_mip else info.objective_function_value

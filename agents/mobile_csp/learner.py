@@ -12,14 +12,14 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
 import qevgrid  # noqa: F401 - registers the environments
-from qevgrid.agents import RIVALS, make_rival
+from qevgrid.agents import make_rival
 from qevgrid.agents.base import Agent
 from qevgrid.agents.mobile_csp.acting import ScorerAgent
 from qevgrid.agents.mobile_csp.config import MaskedPPOConfig
 from qevgrid.agents.mobile_csp.features import check_features
 from qevgrid.agents.mobile_csp.imitate import Course, imitate
 from qevgrid.agents.mobile_csp.scorer import ScorerPolicy
-from qevgrid.agents.sb3_learner import ROWS_PER_RUN, TRAINING_SEEDS, SB3Learner, check_batch, unzipped
+from qevgrid.agents.sb3_learner import ROWS_PER_RUN, TRAINING_SEEDS, SB3Learner, check_batch, check_warm_start, unzipped
 from qevgrid.agents.sb3_vec import SB3VecEnv
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.mobile_csp.core import MobileCore
@@ -45,7 +45,8 @@ class MaskedPPOLearner(SB3Learner):
         self.config, self.params, self.seed = config, params, seed
         check_batch(config)
         check_features(config.features)
-        _check_warm_start(config, params)
+        if config.warm_start is not None:
+            check_warm_start(config.warm_start, params.id, "rolling")
         self.model = self._model()
         self.report = _circuit_report(config, self.model.policy)
 
@@ -159,14 +160,3 @@ def _fitting(path: Path, trained: dict[str, Any], given: dict[str, Any]) -> dict
                 "of its config.yaml"
             )
     return trained | {key: given[key] for key in ("execution",) if key in given}
-
-
-def _check_warm_start(config: MaskedPPOConfig, params: MobileCSPParams) -> None:
-    name = config.warm_start
-    if name is None:
-        return
-    rivals = RIVALS[params.id].paths
-    if name not in rivals:
-        raise UserError(f"agent.warm_start={name!r}: not a rival; rivals: {', '.join(rivals)}")
-    if make_rival(name, problem_id=params.id).needs_scenario:
-        raise UserError(f"agent.warm_start={name}: sees the future, which no policy can imitate; try rolling")

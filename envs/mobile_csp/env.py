@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from qevgrid.envs.adapter import CoreEnv, CoreVectorEnv
+from qevgrid.envs.adapter import CoreEnv, CoreVectorEnv, refuse_render_mode
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.keywords import build
 from qevgrid.envs.mobile_csp.core import Batch, MobileCore
@@ -150,11 +150,7 @@ class MobileCSPVectorEnv(CoreVectorEnv):
         render_mode: str | None = None,
         **changes: Any,
     ) -> None:
-        if render_mode is not None:
-            raise UserError(
-                f"render_mode={render_mode!r}: the vector environment draws nothing; render one "
-                "episode with gymnasium.make"
-            )
+        refuse_render_mode(render_mode)
         super().__init__(make_core(params, changes), num_envs, autoreset_mode, copy)
 
     @property

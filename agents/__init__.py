@@ -70,6 +70,7 @@ RIVALS = {
             "greedy": "qevgrid.agents.mobile_csp.greedy:Greedy",
             "tuned": "qevgrid.agents.mobile_csp.greedy:tuned",
             "rolling": "qevgrid.agents.mobile_csp.planning:Rolling",
+            "rolling_scenarios": "qevgrid.agents.mobile_csp.planning:rolling_scenarios",
             "hybrid": "qevgrid.agents.mobile_csp.hybrid:hybrid",
             "optimum": "qevgrid.agents.mobile_csp.planning:Optimum",
         },

@@ -17,6 +17,7 @@ MAKERS = {
     "greedy": Greedy,
     "tuned": tuned,
     "rolling": Rolling,
+    "rolling_scenarios": lambda: Rolling("rolling_scenarios", scenarios=4, cvar_weight=0.5),
     "rolling_auto": lambda: Rolling("rolling_auto", powers="auto"),
     "optimum": lambda: Optimum(60),
 }

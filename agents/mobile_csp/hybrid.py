@@ -15,8 +15,9 @@ from qevgrid.agents.mobile_csp.candidates import Search, ascend
 from qevgrid.agents.mobile_csp.decision import decide, resources
 from qevgrid.agents.mobile_csp.hybrid_config import MobileHybridConfig
 from qevgrid.agents.mobile_csp.outlook import Outlook
-from qevgrid.agents.mobile_csp.planning import Rolling, placed, planner_of
+from qevgrid.agents.mobile_csp.planning import Rolling, beliefs_of, placed, planner_of
 from qevgrid.agents.mobile_csp.simple import stay
+from qevgrid.agents.mobile_csp.stochastic import Beliefs, chosen
 from qevgrid.envs.mobile_csp.arrays import Action
 from qevgrid.envs.mobile_csp.core import View
 from qevgrid.envs.mobile_csp.respond import Joint, at_rest
@@ -27,8 +28,8 @@ SHIPPED = Path(__file__).with_name("outlook.npz")
 """For base storms: stage 1 of the training, and the best of a small grid of shift and fade on 64 other storms."""
 HOT_SHARE, COLD_SHARE = 0.2, 0.01
 """First temperature over a typical rise, last over first."""
-SWEEPS = 4
-"""Rounds of the rolling plan that every decision begins with."""
+FRESH, FIRST = 1, 4
+"""Rounds of the fresh plan that every decision begins with; and of the first, which has no other beside it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Step:
     raw_usd: float  # best valid read by the problem's own objective (inf: none)
     repaired_usd: float  # best read, decoded and played in the step kernel
     polished_usd: float  # after the units' answers
-    decided_usd: float  # best of all, never above 0
+    decided_usd: float  # best of all, never above 0 without scenarios
     annealed: float  # 1 if it came from the sampler
     bound_usd: float  # proven for plans on whole energy levels
     chain_break_share: float
@@ -86,23 +87,30 @@ class Decider:
     def __reduce__(self) -> tuple[Any, ...]:
         return Decider, (self.config,)
 
-    def decide(self, planner: Planner, last: Joint | None, weight: FloatArray) -> tuple[Plan, Step]:
-        """The plan to follow; ``last``: the routes of the period before; ``weight`` (T,) of needs."""
+    def decide(
+        self, planner: Planner, last: Joint | None, weight: FloatArray, beliefs: Beliefs | None = None
+    ) -> tuple[Plan, Step]:
+        """The plan to follow; ``last``: the routes of the period before; ``weight`` (T,) of needs.
+
+        With ``beliefs`` their worlds propose routes as well, and judge the plans.
+        """
         c, p = self.config, planner.problem
         weight = np.repeat(weight[:, None], p.world.need_kw.shape[1], 1)
         search = Search(planner, weight, np.random.default_rng([p.stage, len(p.start.site)]))
-        plans = [search.answered(at_rest(p), SWEEPS)]
-        plans += [] if last is None else [search.answered(copy(last), 2)]
+        plans = [search.answered(at_rest(p), FIRST if last is None else FRESH)]
+        plans += [] if last is None else [search.answered(copy(last), 1)]
         rolling = search.best(plans)
         known, met = search.around(rolling, c.rounds)
+        others = [] if beliefs is None else [planner.judge(joint) for joint in beliefs.proposals(p)]
         found = resources(p, weight)
         priced = ascend(planner, found, rolling.joint, search.value(rolling), c.dual_steps)
-        joints = [known.joint, *(plan.joint for plan in plans), *reversed(met), *reversed(priced.joints)]
+        proposers = (plan.joint for plan in (*plans, *others))
+        joints = [known.joint, *proposers, *reversed(met), *reversed(priced.joints)]
         decision = decide(p, found, joints, c.candidates)
         sampled = self.sampler.solve(decision.problem, p.stage)
         repaired = planner.judge(decision.joint(sampled.choice))
-        polished = search.answered(copy(repaired.joint), 2) if c.polish else repaired
-        decided = search.best([rolling, known, repaired, polished])
+        polished = search.answered(copy(repaired.joint), 1) if c.polish else repaired
+        decided = chosen([rolling, known, repaired, polished, *others], beliefs, search.value)
         base = search.value(rolling)
         usd = [search.value(plan) - base for plan in (known, repaired, polished, decided)]
         return decided, Step(
@@ -140,14 +148,16 @@ class MobileHybridAgent(Agent):
         view: View = info["view"]
         if len(self.steps) != len(view.stage):
             self.begin(info)
-        action, world = stay(view), view.forecast(self.outlook)
+        c, action, world = self.config, stay(view), view.forecast(self.outlook)
         for b, stage in enumerate(view.stage):
             t = int(stage)
             if t < 0:
                 action.site[b] = placed(view, world, b).problem.start.site
             elif t < view.plant.n_periods:
                 weight = np.ones(view.plant.n_periods) if self.outlook is None else self.outlook.weight(view.plant, t)
-                plan, step = self.decider.decide(planner_of(view, world, b), self.last.get(b), weight)
+                beliefs = beliefs_of(view, b, c.scenarios, c.cvar_weight, c.cvar_share, self.outlook)
+                planner = planner_of(view, world, b, levels=c.levels)
+                plan, step = self.decider.decide(planner, self.last.get(b), weight, beliefs)
                 self.last[b] = plan.joint
                 self.steps[b].append(step)
                 action.site[b], action.share[b] = plan.site[t], self.share(plan, t)

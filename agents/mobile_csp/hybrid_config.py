@@ -17,18 +17,33 @@ class MobileHybridConfig:
     sampler: Annotated[
         Sampler, Field(description="who combines the routes; structured is our annealer, greedy and idle are ablations")
     ] = "structured"
-    reads: Annotated[int, Field(ge=1, le=10_000, description="samples drawn; the best one counts")] = 2
-    sweeps: Annotated[int, Field(ge=1, le=1_000_000, description="annealing sweeps a read")] = 60
+    reads: Annotated[int, Field(ge=1, le=10_000, description="samples drawn; the best one counts")] = 1
+    sweeps: Annotated[int, Field(ge=1, le=1_000_000, description="annealing sweeps a read")] = 40
     rho: Annotated[
         float, Field(gt=0, description="curvature of the augmented Lagrangian, as a share of a kink's rise a unit")
     ] = 0.1
     time_limit_s: Annotated[float, Field(gt=0, description="of one action step, for qpu, leap_hybrid, highs, tabu")] = (
         5.0
     )
-    dual_steps: Annotated[int, Field(ge=0, le=1000, description="steps of the ascent of shadow prices")] = 6
-    rounds: Annotated[int, Field(ge=0, le=10_000, description="rounds of a few units answering at shaken prices")] = 8
+    dual_steps: Annotated[int, Field(ge=0, le=1000, description="steps of the ascent of shadow prices")] = 2
+    rounds: Annotated[int, Field(ge=0, le=10_000, description="rounds of a few units answering at shaken prices")] = 2
     candidates: Annotated[int, Field(ge=2, le=500, description="most routes a unit")] = 40
     polish: Annotated[bool, Field(description="units answer the sample in turn by the exact route program")] = True
+    levels: Annotated[
+        int, Field(ge=8, le=500, description="steps of a battery's energy in plans; more are finer and slower")
+    ] = 48
+    scenarios: Annotated[
+        int,
+        Field(
+            ge=0, le=200, description="worlds that may come true against which plans are judged; 0: the expected one"
+        ),
+    ] = 0
+    cvar_weight: Annotated[
+        float, Field(ge=0, le=1, description="weight of the CVaR over these worlds beside their mean cost")
+    ] = 0.0
+    cvar_share: Annotated[float, Field(gt=0, le=1, description="share of the worst worlds that the CVaR averages")] = (
+        0.25
+    )
     outlook: Annotated[bool, Field(description="correct what is expected as learned; false: an ablation")] = True
     storms: Annotated[int, Field(ge=10, description="training storms from which restoration times are learned")] = 300
     population: Annotated[int, Field(ge=4, le=100, description="settings tried in a round of the search")] = 8

@@ -93,7 +93,7 @@ class MobileHybridLearner(Learner):
         tried[0] = self.mean
         tried[:, 1] = np.maximum(tried[:, 1], 0.0)
         seeds = self._seeds(STAGE_SEEDS + self.rounds * c.batch, c.batch)
-        cost = np.array([storms_usd(self.core, _with(fitted, row), seeds).mean() for row in tried])
+        cost = np.array([storms_usd(self.core, _with(fitted, row), seeds, c.levels).mean() for row in tried])
         best = tried[np.argsort(cost, kind="stable")[: c.population // 2]]
         self.mean = KEEP * self.mean + (1 - KEEP) * best.mean(0)
         self.spread = np.maximum(KEEP * self.spread + (1 - KEEP) * best.std(0), LEAST)
@@ -142,7 +142,7 @@ def _with(fitted: Outlook, numbers: FloatArray) -> Outlook:
     return replace(fitted, shift=float(numbers[0]), fade_h=float(1 / max(numbers[1], 1e-6)))
 
 
-def storms_usd(core: MobileCore, outlook: Outlook, seeds: IntArray) -> FloatArray:
+def storms_usd(core: MobileCore, outlook: Outlook, seeds: IntArray, levels: int) -> FloatArray:
     """Cost (B,) of rolling plans with this outlook, sites deciding the powers."""
     batch = core.batch(len(seeds))
     batch.start(np.arange(len(seeds)), [np.random.default_rng(s) for s in seeds])
@@ -152,7 +152,7 @@ def storms_usd(core: MobileCore, outlook: Outlook, seeds: IntArray) -> FloatArra
         action, world = stay(view), view.forecast(outlook)
         for b, t in enumerate(view.stage):
             if t >= 0:
-                planner = planner_of(view, world, b)
+                planner = planner_of(view, world, b, levels=levels)
                 joint, weight = at_rest(planner.problem), outlook.weight(view.plant, int(t))
                 even = np.repeat(weight[:, None], core.n_sites, 1)
                 planner.respond(joint, np.arange(core.n_units), 3, even)

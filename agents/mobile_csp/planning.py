@@ -7,13 +7,18 @@ import numpy as np
 
 from qevgrid.agents.base import Agent
 from qevgrid.agents.mobile_csp.simple import stay
+from qevgrid.agents.mobile_csp.stochastic import Beliefs, chosen
 from qevgrid.envs.mobile_csp.arrays import AUTO, Action, Units, World
 from qevgrid.envs.mobile_csp.bound import lower_bound
 from qevgrid.envs.mobile_csp.core import View
+from qevgrid.envs.mobile_csp.forecast import Outlook
 from qevgrid.envs.mobile_csp.powers import best_powers
 from qevgrid.envs.mobile_csp.respond import Joint
 from qevgrid.envs.mobile_csp.search import Plan, Planner, copy, first_plan, improve, make_problem, place
 from qevgrid.envs.types import Float32Array, FloatArray
+
+BELIEF_SEED = 2125
+"""Of the worlds that may come true."""
 
 
 def row(arrays: Any, b: int) -> Any:
@@ -21,11 +26,18 @@ def row(arrays: Any, b: int) -> Any:
     return type(arrays)(*(x[b : b + 1] for x in arrays))
 
 
-def planner_of(view: View, world: World, b: int, stage: int | None = None, units: Units | None = None) -> Planner:
-    """Room to plan episode ``b`` of ``world`` from its present stage on."""
+def planner_of(
+    view: View,
+    world: World,
+    b: int,
+    stage: int | None = None,
+    units: Units | None = None,
+    levels: int | None = None,
+) -> Planner:
+    """Room to plan episode ``b`` of ``world`` from its present stage on, in ``levels`` steps of energy."""
     begin: Units = row(view.units, b) if units is None else units
     stage = int(view.stage[b]) if stage is None else stage
-    return Planner(make_problem(row(world, b), begin, stage, view.fleet, view.sites, view.tariff))
+    return Planner(make_problem(row(world, b), begin, stage, view.fleet, view.sites, view.tariff, levels))
 
 
 def placed(view: View, world: World, b: int) -> Planner:
@@ -36,18 +48,33 @@ def placed(view: View, world: World, b: int) -> Planner:
     return planner
 
 
+def beliefs_of(
+    view: View, b: int, size: int, cvar_weight: float, cvar_share: float, outlook: Outlook | None = None
+) -> Beliefs | None:
+    """``size`` worlds that may come true for episode ``b``, the same for all agents that ask; None for 0."""
+    if not size:
+        return None
+    rng = np.random.default_rng([BELIEF_SEED, int(view.stage[b]) + 1])
+    return Beliefs(view.scenarios(size, rng, outlook, slice(b, b + 1)), cvar_weight, cvar_share)
+
+
 @dataclass
 class Rolling(Agent):
     """Plan the rest of the episode on what is expected now, carry out the first period, look again.
 
     The plan of the period before, brought up to date by best responses, competes with a fresh one: plans do not
     flip without cause. ``powers``: discharge as planned times ``offer`` ("plan"), or let the sites decide ("auto").
+    ``scenarios`` worlds that may come true propose plans as well, and all are judged by their mean cost in these
+    worlds and, by ``cvar_weight``, the mean of the worst ``cvar_share`` of them; 0: by what is expected.
     """
 
     name: str = "rolling"
     sweeps: int = 4
     powers: str = "plan"
     offer: float = 1.15
+    scenarios: int = 0
+    cvar_weight: float = 0.0
+    cvar_share: float = 0.25
     slow = True
     _last: dict[int, Joint] = field(default_factory=dict)
 
@@ -63,17 +90,21 @@ class Rolling(Agent):
             if t < 0:
                 action.site[b] = placed(view, world, b).problem.start.site
             elif t < view.plant.n_periods:
-                plan = self._plan(planner_of(view, world, b), b)
+                beliefs = beliefs_of(view, b, self.scenarios, self.cvar_weight, self.cvar_share)
+                plan = self._plan(planner_of(view, world, b), b, beliefs)
                 action.site[b], action.share[b] = plan.site[t], self._share(plan, int(t))
         return action
 
-    def _plan(self, planner: Planner, b: int) -> Plan:
-        """The cheaper of a fresh plan and the last one brought up to date."""
-        best = first_plan(planner, self.sweeps)
+    def _plan(self, planner: Planner, b: int, beliefs: Beliefs | None) -> Plan:
+        """The best of a fresh plan, the last one brought up to date and what other worlds propose."""
+        plans = [first_plan(planner, self.sweeps)]
         if b in self._last:
             joint = copy(self._last[b])
             planner.respond(joint, np.arange(len(joint.stay)), 2)
-            best = min(best, planner.judge(joint), key=lambda plan: plan.cost_usd)
+            plans.append(planner.judge(joint))
+        if beliefs is not None:
+            plans += [planner.judge(joint) for joint in beliefs.proposals(planner.problem)]
+        best = chosen(plans, beliefs)
         self._last[b] = best.joint
         return best
 
@@ -83,6 +114,11 @@ class Rolling(Agent):
             return np.full(plan.share.shape[1], AUTO)
         share = plan.share[t]
         return np.where(share > 0, np.minimum(share * self.offer, 1.0), np.where(share < 0, -1.0, 0.0))
+
+
+def rolling_scenarios() -> Rolling:
+    """``rolling`` against eight worlds that may come true."""
+    return Rolling("rolling_scenarios", scenarios=8)
 
 
 class Optimum(Agent):

@@ -42,9 +42,13 @@ class View:
         """Expected world over all T periods; up to the present as it was. See ``forecast.expected``."""
         return expected(self.plant, self._scenario, self.stage, outlook)
 
-    def scenarios(self, n: int, rng: np.random.Generator) -> World:
-        """``n`` worlds a row that may come true, (B * n, T, ...). See ``forecast.scenarios``."""
-        return scenarios(self.plant, self._scenario, self.stage, n, rng)
+    def scenarios(
+        self, n: int, rng: np.random.Generator, outlook: Outlook | None = None, rows: slice = slice(None)
+    ) -> World:
+        """``n`` worlds for each of some rows that may come true, (rows * n, T, ...). See ``forecast.scenarios``."""
+        *facts, world = self._scenario
+        chosen = Scenario._make((*(x[rows] for x in facts), World._make(x[rows] for x in world)))
+        return scenarios(self.plant, chosen, self.stage[rows], n, rng, outlook)
 
 
 class MobileCore:

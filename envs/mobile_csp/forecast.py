@@ -65,16 +65,19 @@ def expected(plant: Plant, scenario: Scenario, stage: IntArray, outlook: Outlook
     return world
 
 
-def scenarios(plant: Plant, scenario: Scenario, stage: IntArray, n: int, rng: np.random.Generator) -> World:
+def scenarios(
+    plant: Plant, scenario: Scenario, stage: IntArray, n: int, rng: np.random.Generator, outlook: Outlook | None = None
+) -> World:
     """``n`` worlds a row, any of which may come true for who knows what ``expected`` knows: (B * n, T, ...).
 
     Row b has the worlds b * n to b * n + n - 1. Remaining times are the estimates times a fresh lognormal error,
     generators fail at their rate, loads and clearness scatter around what is expected, vehicles arrive at theirs.
+    ``outlook`` puts other hours in the place of the estimates.
     """
     stage = np.repeat(np.asarray(stage, np.int64), n)
     world = World._make(np.repeat(x, n, 0) for x in scenario.world)
     many = Scenario._make((*(np.repeat(x, n, 0) for x in scenario[:-1]), world))
-    _continue(plant, world, _scattered(plant, _facts(plant, many, stage, rng), stage, rng), stage)
+    _continue(plant, world, _scattered(plant, _facts(plant, many, stage, rng, outlook), stage, rng), stage)
     if len(plant.service.site):
         sampler = Sampler(plant)
         arrivals: Any = sampler.vehicles(rng, len(stage), plant.n_periods) * sampler.vehicle_kwh

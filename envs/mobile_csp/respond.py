@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from qevgrid.envs.mobile_csp.arrays import SUPPLIED, Fleet, Sites, Tariff, Units, World
-from qevgrid.envs.mobile_csp.routes import NOWHERE, Levels, Route, trace, value_states
+from qevgrid.envs.mobile_csp.routes import NOWHERE, Levels, Route, reach, trace, value_states
 from qevgrid.envs.types import IntArray
 
 
@@ -64,7 +64,9 @@ def respond(p: Any, joint: Any, tables: Any, value: Any, i: int, noise: Any) -> 
     if p.start.period[i] >= len(p.world.need_kw):
         return
     fill_tables(p, joint, tables, i, p.start.period[i], noise)
-    value_states(p.world, p.start.period[i], p.grid, p.tariff, tables, value)
+    since = np.empty(p.world.need_kw.shape[1], np.int64)
+    reach(p.world, p.start.period[i], p.start.site[i], since)
+    value_states(p.world, p.start.period[i], p.grid, p.tariff, tables, value, since)
     route = Route(joint.stay[i], joint.target[i], joint.level[i])
     trace(p.world, p.grid, p.tariff, tables, value, p.start.period[i], p.start.site[i], p.start.level[i], route)
 
@@ -128,13 +130,18 @@ def _island(p: Any, tables: Any, t: int, first: int, offer: Any, done: Any, weig
 
 @njit(cache=True)
 def sweep(p: Any, joint: Any, tables: Any, value: Any, who: Any, rounds: int, noise: Any) -> None:  # pragma: no cover
-    """Best responses of the units ``who`` one after another, until none changes or ``rounds`` are over."""
+    """Best responses of the units ``who`` one after another, until none changes or ``rounds`` are over.
+
+    Who has answered and seen nobody else change since would answer the same, and is not asked again.
+    """
     before = np.zeros((2, joint.stay.shape[1]), np.int64)
+    quiet = 0  # answers in a row that changed nothing, but for the first of them
     for _ in range(rounds):
-        changed = False
         for i in who:
+            if quiet == len(who):
+                return
             before[0], before[1] = joint.target[i], joint.level[i]
             respond(p, joint, tables, value, i, noise)
-            changed |= bool(np.any(before[0] != joint.target[i]) or np.any(before[1] != joint.level[i]))
-        if not changed:
-            return
+            if np.any(before[0] != joint.target[i]) or np.any(before[1] != joint.level[i]):
+                quiet = 0
+            quiet += 1

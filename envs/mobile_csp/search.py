@@ -6,6 +6,7 @@ perturbed prices improve it. A plan's cost is always that of playing it in the s
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,25 +176,39 @@ def place(planner: Planner, whole_travel: IntArray) -> None:
         planner.respond(joint, np.array([i]), 1)
 
 
-def improve(plan: Plan, rng: np.random.Generator, iterations: int = 300, seconds: float | None = None) -> Plan:
+def improve(
+    plan: Plan,
+    rng: np.random.Generator,
+    iterations: int = 300,
+    seconds: float | None = None,
+    combine: Callable[[Plan, list[Plan]], Plan] | None = None,
+    every: int = 50,
+) -> Plan:
     """Large-neighbourhood search: plan a few units anew at shaken prices, keep what is cheaper.
 
     Ends after ``iterations``, or before if ``seconds`` of this process's time are over (then it is not the same on
-    every machine).
+    every machine). ``combine`` may make another plan of the best one and the last ``every`` tried, as often.
     """
-    planner, best, current = Planner(plan.problem), plan, plan
+    planner, best, current, met = Planner(plan.problem), plan, plan, []
     begin, cool = time.process_time(), COOL * min(1.0, FEW / len(plan.joint.stay))
     for k in range(iterations):
         spent = 0.0 if seconds is None else (time.process_time() - begin) / max(seconds, 1e-9)
         if spent >= 1.0:
             break
         trial = planner.judge(changed(planner, current.joint, rng))
+        if combine is not None:
+            met.append(trial)
+            if len(met) == every:
+                trial, met = combine(min(best, trial, key=_usd), met), []
         bar = cool * (1 - max(k / iterations, spent)) ** 2 * rng.exponential() * abs(best.cost_usd)
         if trial.cost_usd < current.cost_usd + bar:
             current = trial
-        if trial.cost_usd < best.cost_usd:
-            best = trial
+        best = min(best, trial, key=_usd)
     return best
+
+
+def _usd(plan: Plan) -> float:
+    return plan.cost_usd
 
 
 def changed(planner: Planner, joint: Joint, rng: np.random.Generator) -> Joint:

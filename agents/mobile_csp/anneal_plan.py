@@ -6,11 +6,12 @@ from qevgrid.agents.hybrid.anneal import anneal
 from qevgrid.agents.mobile_csp.candidates import ascend
 from qevgrid.agents.mobile_csp.decision import decide, resources
 from qevgrid.agents.mobile_csp.hybrid import COLD_SHARE, HOT_SHARE, typical_rise
+from qevgrid.envs.mobile_csp.respond import Joint
 from qevgrid.envs.mobile_csp.search import Plan, Planner, copy, improve
 
-EVERY = 50
+EVERY = 100
 """Plans of the search between two combinations."""
-ROUTES, DUAL_STEPS = 40, 20
+ROUTES, DUAL_STEPS = 60, 20
 """Most candidate routes of a unit; steps of the ascent of prices, once, which propose routes too."""
 READS, SWEEPS = 1, 100
 
@@ -21,7 +22,7 @@ class Combiner:
     def __init__(self, planner: Planner, seed: int, reads: int = READS, sweeps: int = SWEEPS) -> None:
         self.planner, self.seed, self.reads, self.sweeps = planner, seed, reads, sweeps
         self.found = resources(planner.problem)
-        self.priced: list | None = None
+        self.priced: list[Joint] | None = None
 
     def __call__(self, best: Plan, met: list[Plan]) -> Plan:
         """The cheaper of the annealed combination as it is and after the units' answers."""
@@ -34,18 +35,18 @@ class Combiner:
         if self.priced is None:
             self.priced = ascend(self.planner, self.found, best.joint, best.cost_usd, DUAL_STEPS).joints[::-1]
         near = [plan.joint for plan in sorted(met, key=lambda plan: plan.cost_usd)]
-        problem = decide(p, self.found, [best.joint, *near, *self.priced], ROUTES)
-        hot = HOT_SHARE * typical_rise(problem.problem)
+        decision = decide(p, self.found, [best.joint, *near, *self.priced], ROUTES)
+        hot = HOT_SHARE * typical_rise(decision.problem)
         self.seed += 1
         choices, usd = anneal(
-            problem.problem,
+            decision.problem,
             reads=self.reads,
             sweeps=self.sweeps,
             seed=self.seed,
             hot_usd=hot,
             cold_usd=COLD_SHARE * hot,
         )
-        return self.planner.judge(problem.joint(choices[int(np.argmin(usd))]))
+        return self.planner.judge(decision.joint(choices[int(np.argmin(usd))]))
 
     def answered(self, plan: Plan) -> Plan:
         """All units answer in turn."""

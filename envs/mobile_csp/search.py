@@ -25,6 +25,8 @@ NOISE = 0.35
 """Spread of the log prices at which units are planned anew."""
 COOL = 0.02
 """Share of the cost by which a plan may be worse at first and still be the next to change."""
+MOST = 3
+"""Units that are planned anew at once."""
 FEW = 4
 """Fleet beyond which that share falls with the number of units."""
 SHAKEN, TOGETHER, EVERYBODY = 0.3, 0.5, 1.0
@@ -225,13 +227,13 @@ def changed(planner: Planner, joint: Joint, rng: np.random.Generator) -> Joint:
 
 
 def _few(p: Problem, joint: Joint, rng: np.random.Generator) -> IntArray:
-    """Up to three units: any, or those that work at one site."""
+    """A few units: any, or those that work at one site."""
     order = rng.permutation(len(joint.stay))
     if rng.random() < TOGETHER:
         site = rng.integers(len(p.sites.slots))
         there = ((joint.stay == site) & (joint.level != 0)).any(1)
         order = np.r_[order[there[order]], order[~there[order]]]
-    return order[: rng.integers(1, min(3, len(order)) + 1)]
+    return order[: rng.integers(1, min(MOST, len(order)) + 1)]
 
 
 def _shaken(planner: Planner, rng: np.random.Generator) -> FloatArray:

@@ -127,8 +127,14 @@ def value_states(
         for d in range(n_sites):
             if t < since[d]:
                 continue
-            row = value[t, d]
-            _stay(world, t, d, grid, tables, value[t + 1, d], row, room)
+            row, after, place = value[t, d], value[t + 1, d], tables.place_usd[t, d]
+            if place == np.inf:
+                row[:] = after
+            elif world.island[t, d] == SUPPLIED:
+                usd = grid.charge_usd + tables.charge_usd[t, d]
+                _charge(after, tables.charge[t, d], usd, place, row, room)
+            else:
+                _serve(after, tables.useful[t, d], tables.gain_usd[t, d], grid.discharge_usd, place, row, room)
             for to in range(n_sites):
                 hours = world.travel[t, d, to]
                 then = t + max(hours, 1)
@@ -160,26 +166,26 @@ def _better(row: Any, other: Any, cost: float) -> None:  # pragma: no cover
 
 
 @njit(cache=True)
-def _stay(
-    world: Any, t: int, d: int, grid: Any, tables: Any, after: Any, row: Any, room: Any
+def _serve(
+    after: Any, useful: int, gain: Any, wear_usd: float, place: float, row: Any, room: Any
 ) -> None:  # pragma: no cover
-    """Value of staying: not connected, or connected at the price of the place."""
-    row[:] = after
-    place = tables.place_usd[t, d]
-    if place == np.inf:
-        return
-    now, spare = room[0], room[1]
-    now[:] = after
-    if world.island[t, d] == SUPPLIED:
-        _up_to(now, spare, tables.charge[t, d], -grid.charge_usd - tables.charge_usd[t, d], True)
-    else:
-        gain, begin = tables.gain_usd[t, d], 0
-        for k in range(1, tables.useful[t, d] + 1):  # a concave gain is the sum of its straight pieces
-            slope = gain[k] - gain[k - 1]
-            if k == tables.useful[t, d] or abs(gain[k + 1] - gain[k] - slope) > _EPSILON * (1.0 + slope):
-                _up_to(now, spare, k - begin, (gain[k] - gain[begin]) / (k - begin) - grid.discharge_usd, False)
-                begin = k
-    _better(row, now, place)
+    """Value of staying where there is no supply: not connected, or connected at the price of the place."""
+    row[:], room[0] = after, after
+    begin = 0
+    for k in range(1, useful + 1):  # a concave gain is the sum of its straight pieces
+        slope = gain[k] - gain[k - 1]
+        if k == useful or abs(gain[k + 1] - gain[k] - slope) > _EPSILON * (1.0 + slope):
+            _up_to(room[0], room[1], k - begin, (gain[k] - gain[begin]) / (k - begin) - wear_usd, False)
+            begin = k
+    _better(row, room[0], place)
+
+
+@njit(cache=True)
+def _charge(after: Any, most: int, usd: float, place: float, row: Any, room: Any) -> None:  # pragma: no cover
+    """Value of staying where there is supply, at ``usd`` a level."""
+    row[:], room[0] = after, after
+    _up_to(room[0], room[1], most, -usd, True)
+    _better(row, room[0], place)
 
 
 @njit(cache=True)

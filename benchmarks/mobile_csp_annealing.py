@@ -1,12 +1,15 @@
-"""Single decisions of Mobile CSP: plans, best responses, search, annealing of candidate routes, HiGHS.
+"""Where annealing overtakes the program: single scarce decisions of Mobile CSP at equal time, on one core.
 
-    python benchmarks/mobile_csp_annealing.py
-    python benchmarks/mobile_csp_annealing.py --units 20 --decisions 1 --highs 10 --long-s 15
+    python benchmarks/mobile_csp_annealing.py            M = 20 (5 decisions), 8 and 4 (3 each); about 25 minutes
+    python benchmarks/mobile_csp_annealing.py --quick    M = 20, 1 decision; 3 minutes
 
-The decisions of ``mobile_csp_planning.py``: D = 12 sites, H = 12 periods, units anywhere with any energy. ``above
-best``: cost in the step kernel above the best known, of everything here and a long neighbourhood search; ``lost``: the
-same as a share of what the best saves over units that rest. Where HiGHS has no plan in time, units rest.
-``raw``: the annealed combination as it is; ``polished``: after one round of answers by the route program.
+The scarce decisions of ``mobile_csp_planning.py``. ``above best``: cost in the step kernel above the best known, in
+per cent of that cost, mean and worst; the best known is the least of everything here, a longer search among it.
+``search``: neighbourhood search alone; ``annealing``: the same, and every so often the annealer combines the routes
+tried (``agents/mobile_csp/anneal_plan.py``); ``annealed once``: half a second of search proposes routes, which are
+combined once, by our annealer or by neal, as they are (raw) and after one round of answers (polished). ``program``:
+HiGHS from nothing, 60 s of it for the first decisions only; where it has no plan units rest, and ``no plan`` counts
+how often. ``bound``: the Lagrangian bound, below the best.
 """
 
 import argparse
@@ -15,89 +18,131 @@ from collections.abc import Callable
 
 import common
 import numpy as np
-from mobile_csp_planning import FIRST_SEED, large_problem
+from mobile_csp_planning import FIRST_SEED, highs_alone, scarce_problem
 
-from qevgrid.agents.mobile_csp.candidates import Search, ascend
+from qevgrid.agents.mobile_csp.anneal_plan import Combiner, anneal_plan
 from qevgrid.agents.mobile_csp.decision import decide, resources
 from qevgrid.agents.mobile_csp.hybrid import sampler_of
 from qevgrid.agents.mobile_csp.hybrid_config import MobileHybridConfig
-from qevgrid.envs.errors import UserError
-from qevgrid.envs.mobile_csp.program import MobileProgram
+from qevgrid.envs.mobile_csp.bound import lower_bound
 from qevgrid.envs.mobile_csp.respond import at_rest
-from qevgrid.envs.mobile_csp.search import Planner, copy, first_plan, improve
+from qevgrid.envs.mobile_csp.search import Plan, Planner, first_plan, improve
 
-ROUNDS = 60
-"""Rounds of search that propose routes."""
+Found = dict[str, tuple[float, float]]
+"""Cost and CPU seconds by method."""
+SECONDS = (1.0, 3.0, 10.0)
+PROPOSE_S, PROPOSED, ROUTES = 0.5, 200, 40
+"""Of the plans whose routes are annealed once: seconds of search, the last so many, routes of a unit."""
 
 
-def timed(work: Callable[[], float]) -> tuple[float, float]:
-    """Cost and CPU seconds."""
+def timed(work: Callable[[], Plan]) -> tuple[Plan, float]:
+    """A plan and its CPU seconds."""
     start = time.process_time()
-    usd = work()
-    return usd, time.process_time() - start
+    plan = work()
+    return plan, time.process_time() - start
 
 
-def one(make: Callable[[], Planner], rounds: int, highs: list[float], long_s: float) -> dict[str, tuple[float, float]]:
-    """Cost and seconds by method."""
-    found: dict[str, tuple[float, float]] = {}
-    first_plan(make(), 1)
-    found["one after another"] = timed(lambda: first_plan(make(), 1).cost_usd)
-    found["+ best responses"] = timed(lambda: first_plan(make(), 4).cost_usd)
+def heuristics(planner: Planner, seconds: tuple[float, ...], long_s: float) -> tuple[Found, Plan]:
+    """Search and annealing for equal times, and the longest search's plan."""
+    p = planner.problem
+    found: Found = {}
+
+    def note(name: str, work: Callable[[], Plan]) -> Plan:
+        plan, spent = timed(work)
+        found[name] = plan.cost_usd, spent
+        return plan
+
+    first_plan(planner, 4)
+    note("one after another", lambda: first_plan(Planner(p), 1))
+    first = note("+ best responses", lambda: first_plan(Planner(p), 4))
+    for s in seconds:
+        note(f"search {s:g} s", lambda s=s: improve(first, np.random.default_rng(0), 10**9, s))
+        note(f"annealing {s:g} s", lambda s=s: anneal_plan(first, 0, 10**9, s))
+    found |= once(planner, first)
+    long = note(f"search {long_s:g} s", lambda: improve(first, np.random.default_rng(1), 10**9, long_s))
+    return found, long
+
+
+def once(planner: Planner, first: Plan) -> Found:
+    """Routes of a short search, combined a single time."""
+    met: list[Plan] = []
+    found: Found = {}
+
+    def keep(best: Plan, tried: list[Plan]) -> Plan:
+        met.extend(tried)
+        return best
+
+    best, proposed_s = timed(lambda: improve(first, np.random.default_rng(2), 10**9, PROPOSE_S, keep, 1))
+    combiner = Combiner(planner, 0, reads=4)
     start = time.process_time()
-    planner = make()
-    plan = first_plan(planner, 4)
-    search = Search(planner, np.ones(planner.problem.world.need_kw.shape), np.random.default_rng(0))
-    best, met = search.around(plan, rounds)
-    found["+ search"] = best.cost_usd, time.process_time() - start
-    resource = resources(planner.problem)
-    priced = ascend(planner, resource, plan.joint, best.cost_usd, 20)
-    proposed = time.process_time() - start
-    for label, joints in (("search", [best.joint, *reversed(met)]), ("prices", [plan.joint, *reversed(priced.joints)])):
-        decision = decide(planner.problem, resource, joints, 60)
-        for name in ("structured", "neal"):
-            sampler = sampler_of(MobileHybridConfig(sampler=name, reads=8, sweeps=300))  # type: ignore[arg-type]
-            begun = time.process_time()
-            choice = sampler.solve(decision.problem, 0).choice
-            raw = planner.judge(decision.joint(choice))
-            found[f"routes of {label}, {name}, raw"] = raw.cost_usd, proposed + time.process_time() - begun
-            polished = search.answered(copy(raw.joint), 2)
-            found[f"routes of {label}, {name}, polished"] = polished.cost_usd, proposed + time.process_time() - begun
-    for seconds in highs:
-        begun = time.process_time()
-        try:
-            usd = MobileProgram(make().problem).solve(time_limit_s=seconds).plan.cost_usd
-        except UserError:  # no plan at all
-            usd = np.inf
-        found[f"HiGHS {seconds:g} s"] = usd, time.process_time() - begun
-    found[f"search, {long_s:g} s"] = timed(lambda: improve(best, np.random.default_rng(1), 10**6, long_s).cost_usd)
+    joints = [best.joint, *(plan.joint for plan in sorted(met[-PROPOSED:], key=lambda plan: plan.cost_usd))]
+    decision = decide(planner.problem, resources(planner.problem), joints, ROUTES)
+    shared_s = proposed_s + time.process_time() - start
+    found["proposals"] = best.cost_usd, proposed_s
+    for name in ("structured", "neal"):
+        sampler = sampler_of(MobileHybridConfig(sampler=name, reads=4, sweeps=200))  # type: ignore[arg-type]
+        start = time.process_time()
+        raw = planner.judge(decision.joint(sampler.solve(decision.problem, 0).choice))
+        found[f"annealed once, {name}, raw"] = raw.cost_usd, shared_s + time.process_time() - start
+        polished = combiner.answered(raw)
+        found[f"annealed once, {name}, polished"] = polished.cost_usd, shared_s + time.process_time() - start
     return found
+
+
+def one(n_units: int, seed: int, seconds: tuple[float, ...], highs: list[float], long_s: float) -> tuple[Found, float]:
+    """Cost (inf: no plan) and seconds by method; cost of units at rest."""
+    planner = scarce_problem(seed, n_units)
+    found, long = heuristics(planner, seconds, long_s)
+    for limit_s in highs:
+        start = time.process_time()
+        usd = highs_alone(planner, limit_s)
+        found[f"program {limit_s:g} s"] = np.inf if usd is None else usd, time.process_time() - start
+    found["bound"] = timed_bound(long)
+    return found, planner.judge(at_rest(planner.problem)).cost_usd
+
+
+def timed_bound(plan: Plan) -> tuple[float, float]:
+    """The Lagrangian bound and its seconds."""
+    start = time.process_time()
+    return lower_bound(plan), time.process_time() - start
+
+
+def table(rows: list[Found], idle: list[float]) -> str:
+    """Means over decisions."""
+    least = np.array([min(usd for name, (usd, _) in row.items() if name != "bound") for row in rows])
+    lines = []
+    for method in dict.fromkeys(name for row in rows for name in row):
+        have = np.array([method in row for row in rows])
+        usd, seconds = (np.array([row[method][k] for row in rows if method in row]) for k in (0, 1))
+        above = 100 * (np.minimum(usd, np.array(idle)[have]) / least[have] - 1)
+        worst = above.min() if method == "bound" else above.max()
+        none = str(int(np.isinf(usd).sum())) if method.startswith("program") else ""
+        lines.append([method, f"{above.mean():.2f}", f"{worst:.2f}", none, f"{seconds.mean():.2f}", str(have.sum())])
+    above = 100 * (np.array(idle) / least - 1)
+    lines.append(["units at rest", f"{above.mean():.2f}", f"{above.max():.2f}", "", "", str(len(idle))])
+    return common.markdown(("method", "above best, %", "worst, %", "no plan", "CPU s", "decisions"), lines)
 
 
 def main() -> None:
     """Print a table a number of units."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--units", type=int, nargs="+", default=[4, 8, 20])
-    parser.add_argument("--decisions", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--highs", type=float, nargs="*", default=[1.0, 10.0, 60.0])
-    parser.add_argument("--long-s", type=float, default=60.0)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--units", type=int, nargs="+", help="default 20 8 4; quick 20")
+    parser.add_argument("--decisions", type=int, help="default 5 with 20 units or more, else 3; quick 1")
+    parser.add_argument("--highs", type=float, nargs="*", default=[1.0, 10.0], help="time limits of the program")
+    parser.add_argument("--minutes-for", type=int, default=2, help="decisions for which it also has 60 s (quick: 0)")
+    parser.add_argument("--long-s", type=float, default=20.0, help="of the longest search")
     a = parser.parse_args()
     common.use_one_core()
     print(common.machine("numpy", "numba", "highspy", "dwave-samplers"), flush=True)
-    for units in a.units:
+    for units in a.units or ([20] if a.quick else [20, 8, 4]):
         rows, idle = [], []
-        for seed in range(FIRST_SEED, FIRST_SEED + a.decisions):
-            planner = large_problem(seed, units)
-            idle.append(planner.judge(at_rest(planner.problem)).cost_usd)
-            rows.append(one(lambda p=planner: Planner(p.problem), a.rounds, a.highs, a.long_s))
-        least = np.array([min(usd for usd, _ in row.values()) for row in rows])
-        lines = []
-        for method in rows[0]:
-            usd, seconds = (np.array([row[method][k] for row in rows]) for k in (0, 1))
-            lost = (np.minimum(usd, idle) - least) / (idle - least)
-            over = (np.minimum(usd, idle) - least) / np.abs(least)
-            lines.append([method, f"{over.mean():.2%}", f"{lost.mean():.2%}", f"{seconds.mean():.2f}"])
-        print(f"\nM = {units}\n\n{common.markdown(('method', 'above best', 'lost', 'CPU s'), lines)}", flush=True)
+        for k in range(a.decisions or (1 if a.quick else 5 if units >= 20 else 3)):
+            highs = [*a.highs, *([60.0] if k < a.minutes_for and not a.quick else [])]
+            found, rest = one(units, FIRST_SEED + k, SECONDS, highs, a.long_s)
+            rows.append(found)
+            idle.append(rest)
+        print(f"\nM = {units}\n\n{table(rows, idle)}", flush=True)
 
 
 if __name__ == "__main__":

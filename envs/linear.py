@@ -40,6 +40,8 @@ class LinearProgram:
     """min cost @ x + constant, low <= A x <= high, lower <= x <= upper, some x integer."""
 
     constant: float = 0.0
+    remedy: str = "make the problem smaller"
+    """What else helps, besides more time, where no solution is found."""
     _columns: list[tuple[FloatArray, FloatArray, FloatArray, bool, Scope]] = field(default_factory=list)
     _entries: list[tuple[IntArray, IntArray, FloatArray]] = field(default_factory=list)
     _limits: list[tuple[FloatArray, FloatArray, Scope]] = field(default_factory=list)
@@ -115,7 +117,7 @@ class LinearProgram:
         if info.primal_solution_status != 2:
             raise UserError(
                 f"HiGHS found no solution in {time_limit_s:g} s ({self.n_columns} columns, "
-                f"{self.n_rows} rows, status {status!r}); raise the solver's time limit or make the problem smaller"
+                f"{self.n_rows} rows, status {status!r}); raise the solver's time limit or {self.remedy}"
             )
         is_mip = not relax and any(column[3] for column in self._columns)
         bound = info.mip_dual_bound if is_mip else info.objective_function_value

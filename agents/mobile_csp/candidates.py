@@ -84,7 +84,8 @@ def own_choices(planner: Planner, found: Resources, price: FloatArray) -> Joint:
 @njit(cache=True)
 def _plan_alone(p: Any, tables: Any, value: Any, joint: Any) -> None:  # pragma: no cover
     """Routes at the tables' prices."""
-    value_states(p.world, p.stage, p.grid, p.tariff, tables, value)
+    anywhere = np.zeros(p.world.need_kw.shape[1], np.int64)
+    value_states(p.world, p.stage, p.grid, p.tariff, tables, value, anywhere)
     for i in range(len(p.start.site)):
         if p.start.period[i] < len(p.world.need_kw):
             route = Route(joint.stay[i], joint.target[i], joint.level[i])

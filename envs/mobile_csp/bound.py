@@ -166,7 +166,8 @@ class _Relaxation:
 def _plan_alone(p: Any, tables: Any, value: Any, joint: Any) -> float:  # pragma: no cover
     """Best routes at the tables' prices; units that are under way beyond the end keep what they have."""
     n_periods, total = len(p.world.need_kw), 0.0
-    value_states(p.world, p.stage, p.grid, p.tariff, tables, value)
+    anywhere = np.zeros(p.world.need_kw.shape[1], np.int64)
+    value_states(p.world, p.stage, p.grid, p.tariff, tables, value, anywhere)
     for i in range(len(p.start.site)):
         if p.start.period[i] >= n_periods:
             total += p.grid.terminal_usd * p.start.level[i]

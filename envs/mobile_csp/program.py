@@ -55,7 +55,7 @@ class MobileProgram:
     def __init__(self, problem: Problem) -> None:
         self.problem, self.limits, self.rates = problem, limits(problem), rates(problem)
         self.arcs = _arcs(problem)
-        self.lp = LinearProgram(idle_usd(problem))
+        self.lp = LinearProgram(idle_usd(problem), "take fewer units, sites or periods, or begin with a plan")
         self._flows()
         self._powers()
         self._needs()

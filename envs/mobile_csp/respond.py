@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from qevgrid.envs.mobile_csp.arrays import SUPPLIED, Fleet, Sites, Tariff, Units, World
-from qevgrid.envs.mobile_csp.routes import NOWHERE, Levels, Route, trace, value_states
+from qevgrid.envs.mobile_csp.routes import NOWHERE, Levels, Route, reach, trace, value_states
 from qevgrid.envs.types import IntArray
 
 
@@ -64,7 +64,9 @@ def respond(p: Any, joint: Any, tables: Any, value: Any, i: int, noise: Any) -> 
     if p.start.period[i] >= len(p.world.need_kw):
         return
     fill_tables(p, joint, tables, i, p.start.period[i], noise)
-    value_states(p.world, p.start.period[i], p.grid, p.tariff, tables, value)
+    since = np.empty(p.world.need_kw.shape[1], np.int64)
+    reach(p.world, p.start.period[i], p.start.site[i], since)
+    value_states(p.world, p.start.period[i], p.grid, p.tariff, tables, value, since)
     route = Route(joint.stay[i], joint.target[i], joint.level[i])
     trace(p.world, p.grid, p.tariff, tables, value, p.start.period[i], p.start.site[i], p.start.level[i], route)
 
@@ -75,66 +77,89 @@ def fill_tables(p: Any, joint: Any, tables: Any, i: int, first: int, noise: Any)
     n_periods, n_sites = p.world.need_kw.shape
     offer, drawn, taken = np.zeros(n_sites), np.zeros(n_sites), np.zeros(n_sites, np.int64)
     done = np.zeros(n_sites, np.bool_)
+    world, dt_h, voll, order = p.world, p.tariff.dt_h, p.sites.voll_usd_kwh, p.order
     for t in range(first, n_periods):
-        offer[:] = p.world.pv_kw[t] * p.tariff.dt_h
         drawn[:], taken[:], done[:] = 0.0, 0, False
+        for d in range(n_sites):
+            offer[d] = world.pv_kw[t, d] * dt_h
         for j in range(len(joint.stay)):
             d = joint.stay[j, t]
             if j != i and d != NOWHERE:
                 taken[d] += joint.level[j, t] != 0
                 drawn[d] += max(joint.level[j, t], 0) * p.grid.step_charge_kwh
                 offer[d] += max(-joint.level[j, t], 0) * p.grid.step_discharge_kwh
+        island, need, gain, useful = world.island[t], world.need_kw[t], tables.gain_usd[t], tables.useful[t]
         for d in range(n_sites):
             tables.place_usd[t, d] = np.inf if taken[d] >= p.sites.slots[d] else 0.0
-            left = max(p.world.charge_limit_kw[t, d] * p.tariff.dt_h - drawn[d], 0.0)
+            left = max(world.charge_limit_kw[t, d] * dt_h - drawn[d], 0.0)
             tables.charge[t, d] = min(int(left / p.grid.step_charge_kwh + 1e-6), p.grid.charge)
-            if p.world.island[t, d] != SUPPLIED and not done[d]:
-                _island(p, tables, t, d, offer, done, noise[t, d])
+            if island[d] != SUPPLIED and not done[d]:
+                size, most = p.grid.step_discharge_kwh, p.grid.discharge
+                _island(island, need, dt_h, voll, order, size, most, gain, useful, d, offer, done, noise[t, d])
 
 
 @njit(cache=True)
-def _island(p: Any, tables: Any, t: int, first: int, offer: Any, done: Any, weight: float) -> None:  # pragma: no cover
-    """What one more unit earns in an island beside PV and the others' offers."""
-    island, supply, size = p.world.island[t, first], 0.0, p.grid.step_discharge_kwh
-    gain = tables.gain_usd[t, first]
+def _island(
+    number: Any,
+    need_kw: Any,
+    dt_h: float,
+    voll: Any,
+    order: Any,
+    size: float,
+    most: int,
+    gains: Any,
+    useful: Any,
+    first: int,
+    offer: Any,
+    done: Any,
+    weight: float,
+) -> None:  # pragma: no cover
+    """What one more unit earns in an island beside PV and the others' offers; arrays of one period, (D, ...)."""
+    island, supply = number[first], 0.0
+    gain = gains[first]
     for d in range(len(offer)):
-        if p.world.island[t, d] == island:
+        if number[d] == island:
             done[d] = True
             supply += offer[d]
     k, usd, gain[0] = 0, 0.0, 0.0
     room = size
-    for d in p.order:
-        if p.world.island[t, d] != island:
+    for d in order:
+        if number[d] != island:
             continue
-        need = p.world.need_kw[t, d] * p.tariff.dt_h
+        need = need_kw[d] * dt_h
         need, supply = max(need - supply, 0.0), max(supply - need, 0.0)
-        while need > 1e-9 and k < p.grid.discharge:
+        while need > 1e-9 and k < most:
             part = min(need, room)
-            usd += part * p.sites.voll_usd_kwh[d] * weight
+            usd += part * voll[d] * weight
             need -= part
             room -= part
             if room <= 1e-9:
                 k, room = k + 1, size
                 gain[k] = usd
-    if k < p.grid.discharge and room < size - 1e-6:
+    if k < most and room < size - 1e-6:
         k += 1
         gain[k] = usd
     for d in range(len(offer)):
-        if p.world.island[t, d] == island:
-            tables.useful[t, d] = k
+        if number[d] == island:
+            useful[d] = k
             if d != first:
-                tables.gain_usd[t, d, : k + 1] = gain[: k + 1]
+                gains[d, : k + 1] = gain[: k + 1]
 
 
 @njit(cache=True)
 def sweep(p: Any, joint: Any, tables: Any, value: Any, who: Any, rounds: int, noise: Any) -> None:  # pragma: no cover
-    """Best responses of the units ``who`` one after another, until none changes or ``rounds`` are over."""
+    """Best responses of the units ``who`` one after another, until none changes or ``rounds`` are over.
+
+    Who has answered and seen nobody else change since would answer the same, and is not asked again.
+    """
     before = np.zeros((2, joint.stay.shape[1]), np.int64)
+    quiet = 0  # answers in a row that changed nothing, but for the first of them
     for _ in range(rounds):
-        changed = False
         for i in who:
+            if quiet == len(who):
+                return
             before[0], before[1] = joint.target[i], joint.level[i]
             respond(p, joint, tables, value, i, noise)
-            changed |= bool(np.any(before[0] != joint.target[i]) or np.any(before[1] != joint.level[i]))
-        if not changed:
-            return
+            if np.any(before[0] != joint.target[i]) or np.any(before[1] != joint.level[i]):
+                quiet = 0
+            quiet += 1

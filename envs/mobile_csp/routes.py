@@ -114,23 +114,47 @@ def empty_values(n_periods: int, n_sites: int, grid: Levels) -> FloatArray:
 
 
 @njit(cache=True)
-def value_states(world: Any, stage: int, grid: Any, tariff: Any, tables: Any, value: Any) -> None:  # pragma: no cover
-    """Fill ``value[t, d, e]``: the most that a unit can still earn, for t >= stage."""
+def value_states(
+    world: Any, stage: int, grid: Any, tariff: Any, tables: Any, value: Any, since: Any
+) -> None:  # pragma: no cover
+    """Fill ``value[t, d, e]``: the most that a unit can still earn, for t >= stage and t >= ``since[d]`` (D,)."""
     n_periods, n_sites = world.need_kw.shape
+    room = np.empty((2, grid.count + 1))
     for d in range(n_sites):
         for e in range(grid.count + 1):
             value[n_periods, d, e] = grid.terminal_usd * e
     for t in range(n_periods - 1, stage - 1, -1):
         for d in range(n_sites):
-            _stay(world, t, d, grid, tables, value[t + 1, d], value[t, d])
-        for d in range(n_sites):
+            if t < since[d]:
+                continue
+            row, after, place = value[t, d], value[t + 1, d], tables.place_usd[t, d]
+            if place == np.inf:
+                row[:] = after
+            elif world.island[t, d] == SUPPLIED:
+                usd = grid.charge_usd + tables.charge_usd[t, d]
+                _charge(after, tables.charge[t, d], usd, place, row, room)
+            else:
+                _serve(after, tables.useful[t, d], tables.gain_usd[t, d], grid.discharge_usd, place, row, room)
             for to in range(n_sites):
                 hours = world.travel[t, d, to]
                 then = t + max(hours, 1)
                 if to != d and hours < UNREACHABLE and then < n_periods:
-                    _better(
-                        value[t, d], value[then, to], model.transport_usd(hours, tariff.transport_usd_h, tariff.dt_h)
-                    )
+                    _better(row, value[then, to], model.transport_usd(hours, tariff.transport_usd_h, tariff.dt_h))
+
+
+@njit(cache=True)
+def reach(world: Any, start: int, site: int, since: Any) -> None:  # pragma: no cover
+    """Write the first period (D,) in which a unit that begins at ``site`` in ``start`` can be at each site."""
+    n_periods, n_sites = world.need_kw.shape
+    since[:] = n_periods
+    since[site] = start
+    for t in range(start, n_periods):
+        for d in range(n_sites):
+            if since[d] <= t:
+                for to in range(n_sites):
+                    hours = world.travel[t, d, to]
+                    if hours < UNREACHABLE:
+                        since[to] = min(since[to], t + max(hours, 1))
 
 
 @njit(cache=True)
@@ -142,23 +166,44 @@ def _better(row: Any, other: Any, cost: float) -> None:  # pragma: no cover
 
 
 @njit(cache=True)
-def _stay(world: Any, t: int, d: int, grid: Any, tables: Any, after: Any, row: Any) -> None:  # pragma: no cover
-    """Value of staying: not connected, or connected at the price of the place."""
-    n = grid.count + 1
-    row[:] = after
-    place = tables.place_usd[t, d]
-    if place == np.inf:
-        return
-    if place < 0.0:
-        _better(row, after, place)
-    if world.island[t, d] == SUPPLIED:
-        for k in range(1, tables.charge[t, d] + 1):
-            cost = k * (grid.charge_usd + tables.charge_usd[t, d]) + place
-            _better(row[: n - k], after[k:], cost)
-    else:
-        for k in range(1, tables.useful[t, d] + 1):
-            cost = k * grid.discharge_usd + place - tables.gain_usd[t, d, k]
-            _better(row[k:], after[: n - k], cost)
+def _serve(
+    after: Any, useful: int, gain: Any, wear_usd: float, place: float, row: Any, room: Any
+) -> None:  # pragma: no cover
+    """Value of staying where there is no supply: not connected, or connected at the price of the place."""
+    row[:], room[0] = after, after
+    begin = 0
+    for k in range(1, useful + 1):  # a concave gain is the sum of its straight pieces
+        slope = gain[k] - gain[k - 1]
+        if k == useful or abs(gain[k + 1] - gain[k] - slope) > _EPSILON * (1.0 + slope):
+            _up_to(room[0], room[1], k - begin, (gain[k] - gain[begin]) / (k - begin) - wear_usd, False)
+            begin = k
+    _better(row, room[0], place)
+
+
+@njit(cache=True)
+def _charge(after: Any, most: int, usd: float, place: float, row: Any, room: Any) -> None:  # pragma: no cover
+    """Value of staying where there is supply, at ``usd`` a level."""
+    row[:], room[0] = after, after
+    _up_to(room[0], room[1], most, -usd, True)
+    _better(row, room[0], place)
+
+
+@njit(cache=True)
+def _up_to(now: Any, spare: Any, most: int, usd: float, up: bool) -> None:  # pragma: no cover
+    """``now[e]`` becomes the most of ``now[e + k] + k usd``, or ``now[e - k] + k usd``, over k = 0 to ``most``.
+
+    The span of k doubles from pass to pass.
+    """
+    n, span = len(now), 1
+    most = min(most, n - 1)
+    while span <= most:
+        by = min(span, most + 1 - span)
+        spare[:] = now
+        if up:
+            _better(now[: n - by], spare[by:], -by * usd)
+        else:
+            _better(now[by:], spare[: n - by], -by * usd)
+        span += by
 
 
 @njit(cache=True)

@@ -6,22 +6,31 @@ perturbed prices improve it. A plan's cost is always that of playing it in the s
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numba import njit
 
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.mobile_csp import model
 from qevgrid.envs.mobile_csp.arrays import AUTO, Action, Fleet, Sites, Tariff, Units, World
 from qevgrid.envs.mobile_csp.respond import Joint, Problem, at_rest, start_of, sweep
-from qevgrid.envs.mobile_csp.routes import NOWHERE, empty_tables, empty_values, levels
-from qevgrid.envs.mobile_csp.simulate import episode, simulate, voll_order
+from qevgrid.envs.mobile_csp.routes import NOWHERE, empty_tables, empty_values, levels, value_states
+from qevgrid.envs.mobile_csp.simulate import Player, episode, voll_order
 from qevgrid.envs.types import FloatArray, IntArray
 
 NOISE = 0.35
 """Spread of the log prices at which units are planned anew."""
 COOL = 0.02
 """Share of the cost by which a plan may be worse at first and still be the next to change."""
+MOST = 3
+"""Units that are planned anew at once."""
+FEW = 4
+"""Fleet beyond which that share falls with the number of units."""
+SHAKEN, TOGETHER, EVERYBODY = 0.3, 0.5, 1.0
+"""Odds of shaken prices rather than barred sites, of units that work at one site; how often all answer, times M."""
 
 
 @dataclass(frozen=True)
@@ -79,37 +88,63 @@ class Planner:
         self.tables = empty_tables(n_periods, n_sites, problem.grid)
         self.value = empty_values(n_periods, n_sites, problem.grid)
         self.even = np.ones((n_periods, n_sites))
+        self.player = player_of(problem)
 
     def respond(self, joint: Joint, who: IntArray, rounds: int, noise: FloatArray | None = None) -> None:
         """Best responses of ``who`` in place; ``noise`` (T, D) multiplies what serving earns."""
         sweep(self.problem, joint, self.tables, self.value, who, rounds, self.even if noise is None else noise)
 
+    def worth(self) -> FloatArray:
+        """What the unit that answered last could have earned from anywhere, (T + 1, D, levels + 1)."""
+        p, anywhere = self.problem, np.zeros(len(self.problem.sites.slots), np.int64)
+        value_states(p.world, p.stage, p.grid, p.tariff, self.tables, self.value, anywhere)
+        return self.value
+
     def judge(self, joint: Joint) -> Plan:
         """Play routes in the step kernel."""
-        return play(self.problem, joint, *actions(self.problem, joint))
+        return played(self.player, self.problem, joint, *actions(self.problem, joint))
 
 
 def play(problem: Problem, joint: Joint, site: IntArray, share: FloatArray) -> Plan:
     """Play actions (T, M) in the step kernel."""
-    p = problem
-    share = stand_in(p, joint, share)
-    replay = simulate(p.world, p.units, p.stage, p.fleet, p.sites, p.tariff, site, share)
-    return Plan(p, copy(joint), site, share, float(replay.cost_usd.sum()), replay.cost_usd, replay.unserved_usd)
+    return played(player_of(problem), problem, joint, site, share)
 
 
-def stand_in(problem: Problem, joint: Joint, share: FloatArray) -> FloatArray:
-    """Shares (T, M) in which all units at an overfull site are told the same.
+def player_of(p: Problem) -> Player:
+    """Room to play plans of a problem."""
+    return Player(p.world, p.units, p.stage, p.fleet, p.sites, p.tariff)
+
+
+def played(player: Player, problem: Problem, joint: Joint, site: IntArray, share: FloatArray) -> Plan:
+    """The same, in room that is there."""
+    share = np.ascontiguousarray(share, float).copy()
+    stand_in(joint.stay, problem.sites.slots, share)
+    replay = player(np.ascontiguousarray(site), share)
+    return Plan(problem, copy(joint), site, share, float(replay.cost_usd.sum()), replay.cost_usd, replay.unserved_usd)
+
+
+@njit(cache=True)
+def stand_in(stay: Any, slots: Any, share: Any) -> None:  # pragma: no cover
+    """All units at an overfull site are told the same, in place in ``share`` (T, M).
 
     Routes leave units at rest out of the count of slots, but the kernel connects those with most energy: whoever
     that is does the work.
     """
-    here = joint.stay.T[:, :, None] == np.arange(len(problem.sites.slots))  # (T, M, D)
-    periods, sites = np.nonzero(here.sum(1) > problem.sites.slots)
-    share = share.copy()
-    for t, d in zip(periods, sites, strict=True):
-        mine = share[t, here[t, :, d]]
-        share[t, here[t, :, d]] = mine[np.argmax(np.abs(mine))]
-    return share
+    taken = np.zeros(len(slots), np.int64)
+    for t in range(len(share)):
+        taken[:] = 0
+        for i in range(len(stay)):
+            if stay[i, t] != NOWHERE:
+                taken[stay[i, t]] += 1
+        for d in range(len(slots)):
+            if taken[d] > slots[d]:
+                most = 0.0
+                for i in range(len(stay)):
+                    if stay[i, t] == d and abs(share[t, i]) > abs(most):
+                        most = share[t, i]
+                for i in range(len(stay)):
+                    if stay[i, t] == d:
+                        share[t, i] = most
 
 
 def plan(world: World, units: Units, stage: int, fleet: Fleet, sites: Sites, tariff: Tariff, sweeps: int = 4) -> Plan:
@@ -137,43 +172,85 @@ def place(planner: Planner, whole_travel: IntArray) -> None:
     for i in range(len(joint.stay)):
         planner.respond(joint, np.array([i]), 1)
         trip = whole_travel[p.start.site[i]].astype(float)
-        worth = planner.value[p.start.period[i], :, p.start.level[i]]
+        worth = planner.worth()[p.start.period[i], :, p.start.level[i]]
         net = worth - model.transport_usd(trip, p.tariff.transport_usd_h, p.tariff.dt_h)
         p.start.site[i] = p.units.site[0, i] = int(np.argmax(net))
         planner.respond(joint, np.array([i]), 1)
 
 
-def improve(plan: Plan, rng: np.random.Generator, iterations: int = 300, seconds: float | None = None) -> Plan:
-    """Large-neighbourhood search: plan one to three units anew at perturbed prices, keep what is cheaper.
+def improve(
+    plan: Plan,
+    rng: np.random.Generator,
+    iterations: int = 300,
+    seconds: float | None = None,
+    combine: Callable[[Plan, list[Plan]], Plan] | None = None,
+    every: int = 50,
+) -> Plan:
+    """Large-neighbourhood search: plan a few units anew at shaken prices, keep what is cheaper.
 
-    Ends after ``iterations``, or before if ``seconds`` are over (then it is not the same on every machine).
+    Ends after ``iterations``, or before if ``seconds`` of this process's time are over (then it is not the same on
+    every machine). ``combine`` may make another plan of the best one and the last ``every`` tried, as often.
     """
-    planner, best, current = Planner(plan.problem), plan, plan
-    end = time.perf_counter() + (np.inf if seconds is None else seconds)
+    planner, best, current, met = Planner(plan.problem), plan, plan, []
+    begin, cool = time.process_time(), COOL * min(1.0, FEW / len(plan.joint.stay))
     for k in range(iterations):
-        if time.perf_counter() > end:
+        spent = 0.0 if seconds is None else (time.process_time() - begin) / max(seconds, 1e-9)
+        if spent >= 1.0:
             break
-        trial = planner.judge(_changed(planner, current.joint, rng))
-        bar = COOL * (1 - k / iterations) ** 2 * rng.exponential() * abs(best.cost_usd)
+        trial = planner.judge(changed(planner, current.joint, rng))
+        if combine is not None:
+            met.append(trial)
+            if len(met) == every:
+                trial, met = combine(min(best, trial, key=_usd), met), []
+        bar = cool * (1 - max(k / iterations, spent)) ** 2 * rng.exponential() * abs(best.cost_usd)
         if trial.cost_usd < current.cost_usd + bar:
             current = trial
-        if trial.cost_usd < best.cost_usd:
-            best = trial
+        best = min(best, trial, key=_usd)
     return best
 
 
-def _changed(planner: Planner, joint: Joint, rng: np.random.Generator) -> Joint:
-    """Routes of a few units left out and planned anew, first at perturbed prices, then at the true ones."""
-    n_units = len(joint.stay)
-    who = rng.permutation(n_units)[: rng.integers(1, min(3, n_units) + 1)]
-    result = copy(joint)
+def _usd(plan: Plan) -> float:
+    return plan.cost_usd
+
+
+def changed(planner: Planner, joint: Joint, rng: np.random.Generator) -> Joint:
+    """Routes of a few units left out and planned anew, first at prices of their own, then at the true ones."""
+    n_units, result = len(joint.stay), copy(joint)
+    who = _few(planner.problem, joint, rng)
     result.stay[who], result.level[who] = NOWHERE, 0
+    prices = _shaken if rng.random() < SHAKEN else _barred
+    for i in who:
+        planner.respond(result, np.array([i]), 1, prices(planner, rng))
+    everybody = rng.random() < min(0.5, EVERYBODY / n_units)
+    planner.respond(result, rng.permutation(n_units) if everybody else rng.permutation(who), 2)
+    return result
+
+
+def _few(p: Problem, joint: Joint, rng: np.random.Generator) -> IntArray:
+    """A few units: any, or those that work at one site."""
+    order = rng.permutation(len(joint.stay))
+    if rng.random() < TOGETHER:
+        site = rng.integers(len(p.sites.slots))
+        there = ((joint.stay == site) & (joint.level != 0)).any(1)
+        order = np.r_[order[there[order]], order[~there[order]]]
+    return order[: rng.integers(1, min(MOST, len(order)) + 1)]
+
+
+def _shaken(planner: Planner, rng: np.random.Generator) -> FloatArray:
+    """Factors (T, D) on what serving earns, of sites and of periods."""
     spread = NOISE * np.exp(rng.uniform(-1, 1))
     sites = np.exp(spread * rng.standard_normal((1, len(planner.even[0]))))
-    periods = np.exp(spread * rng.standard_normal(planner.even.shape))
-    planner.respond(result, who, 1, sites * periods)
-    planner.respond(result, rng.permutation(n_units) if rng.random() < 0.5 else who, 2)
-    return result
+    return sites * np.exp(spread * rng.standard_normal(planner.even.shape))
+
+
+def _barred(planner: Planner, rng: np.random.Generator) -> FloatArray:
+    """No earnings at up to two sites for some time: whoever else may work there then."""
+    noise, stage = planner.even.copy(), planner.problem.stage
+    n_periods, n_sites = noise.shape
+    for site in rng.permutation(n_sites)[: rng.integers(1, 3)]:
+        first, last = np.sort(rng.integers(stage, n_periods + 1, 2))
+        noise[first:last, site] = 0.0
+    return noise
 
 
 def copy(joint: Joint) -> Joint:

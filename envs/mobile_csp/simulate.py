@@ -5,9 +5,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from qevgrid.envs.direct import Direct
 from qevgrid.envs.mobile_csp import kernel, model
 from qevgrid.envs.mobile_csp.arrays import Fleet, Sites, Tariff, Units, World
 from qevgrid.envs.types import FloatArray, IntArray
+
+SEVERAL = 4
+"""Replays from which on it pays to look up types once."""
 
 
 class Replay(NamedTuple):
@@ -39,40 +43,57 @@ def simulate(
 
     ``world``: a single episode (fields without the batch axis); ``units``: rows (1, M) of it.
     """
-    n_periods, n_units, n_sites = len(world.need_kw), units.site.shape[1], len(sites.slots)
-    terms = len(model.COST_TERMS)
-    by_unit = (np.zeros((n_periods + k, n_units)) for k in (1, 0, 0))
-    replay = Replay._make((np.zeros(terms), *by_unit, np.zeros(n_periods)))
-    state = kernel.State(np.array([stage]), units.site.copy(), units.arrival.copy(), units.energy_kwh.copy())
-    power, one = np.zeros((3, 1, n_units)), np.zeros(1, np.int64)
-    out = kernel.Outcome(
-        power[0],
-        power[1],
-        np.zeros((1, n_units), bool),
-        np.zeros((1, n_sites)),
-        one,
-        np.zeros((1, terms)),
-        np.zeros(1),
-        np.zeros(1),
-        np.zeros(1),
-    )
-    units_room, site_room = np.zeros(n_units), np.zeros((5, n_sites))
-    scratch = kernel.Scratch(
-        share=units_room,
-        staying=np.zeros(n_units, bool),
-        order=np.zeros(n_units, np.int64),
-        taken=np.zeros(n_sites, np.int64),
-        room_kw=site_room[0],
-        supply_kw=site_room[1],
-        pv_kw=site_room[2],
-        used_kw=site_room[3],
-        offered_kw=site_room[4],
-    )
-    batch = World._make(x[:, None] for x in world)  # periods first, as the kernel wants them
-    _play(
-        rules(fleet, sites, tariff), batch, _NO_KNOWN, state, out, scratch, site, share, _ON, _NO_OBS, _NO_MASK, replay
-    )
-    return replay
+    return Player(world, units, stage, fleet, sites, tariff)(site, share)
+
+
+class Player:
+    """Plays action after action of the same episode: the room for it is made once."""
+
+    def __init__(self, world: World, units: Units, stage: int, fleet: Fleet, sites: Sites, tariff: Tariff) -> None:
+        n_periods, n_units, n_sites = len(world.need_kw), units.site.shape[1], len(sites.slots)
+        terms = len(model.COST_TERMS)
+        by_unit = (np.zeros((n_periods + k, n_units)) for k in (1, 0, 0))
+        self.units, self.stage, self.plays, self.direct = units, stage, 0, Direct(_play)
+        self.replay = Replay._make((np.zeros(terms), *by_unit, np.zeros(n_periods)))
+        self.state = kernel.State(np.array([stage]), units.site.copy(), units.arrival.copy(), units.energy_kwh.copy())
+        power, one = np.zeros((3, 1, n_units)), np.zeros(1, np.int64)
+        self.out = kernel.Outcome(
+            power[0],
+            power[1],
+            np.zeros((1, n_units), bool),
+            np.zeros((1, n_sites)),
+            one,
+            np.zeros((1, terms)),
+            np.zeros(1),
+            np.zeros(1),
+            np.zeros(1),
+        )
+        units_room, site_room = np.zeros(n_units), np.zeros((5, n_sites))
+        self.scratch = kernel.Scratch(
+            share=units_room,
+            staying=np.zeros(n_units, bool),
+            order=np.zeros(n_units, np.int64),
+            taken=np.zeros(n_sites, np.int64),
+            room_kw=site_room[0],
+            supply_kw=site_room[1],
+            pv_kw=site_room[2],
+            used_kw=site_room[3],
+            offered_kw=site_room[4],
+        )
+        self.world = World._make(x[:, None] for x in world)  # periods first, as the kernel wants them
+        self.rules = rules(fleet, sites, tariff)
+
+    def __call__(self, site: IntArray, share: FloatArray) -> Replay:
+        """What the actions (T, M) cost, in arrays of their own."""
+        state, replay = self.state, self.replay
+        state.stage[0], replay.cost_usd[:] = self.stage, 0.0
+        state.site[:], state.arrival[:], state.energy_kwh[:] = self.units
+        self.plays += 1
+        play = _play if self.plays < SEVERAL else self.direct  # whose first call is dear
+        play(
+            self.rules, self.world, _NO_KNOWN, state, self.out, self.scratch, site, share, _ON, _NO_OBS, _NO_MASK, replay
+        )  # fmt: skip
+        return Replay(*(x.copy() for x in replay))
 
 
 _NO_KNOWN, _NO_OBS, _NO_MASK = np.zeros((0, 0, 0), np.float32), np.zeros((0, 0), np.float32), np.zeros((0, 0, 0), bool)

@@ -93,7 +93,7 @@ class V2GProgram:
         self.horizon, self.n_sites = outlook.outage.shape
         self.whole = self.horizon if whole_stages is None else whole_stages
         self.delay_usd_kwh = delay_usd_kwh
-        self.lp = LinearProgram()
+        self.lp = LinearProgram(remedy="lower n_sockets or raise dt_h")
         self.pairs = self._make_pairs()
         self._batteries()
         self._bits()

@@ -5,13 +5,16 @@ from typing import Any
 import numba
 import numpy as np
 
+SMALL = 2**31
+"""Whole numbers below are of one type for Numba."""
+
 
 class Direct:
     """A function of Numba's whose version for some types of arguments is looked up once, not at every call.
 
     The look costs about 0.3 µs an array: with the sixty of a step kernel in their named tuples it is most of the
-    step of a single episode. A named tuple must be the very same as at the last look, an array alike in its type
-    and contiguous; for anything else the look is taken anew.
+    step of a single episode. Arguments must be those of the last look or alike: contiguous arrays of the same type,
+    numbers of the same class, tuples of such; for anything else the look is taken anew.
 
     >>> add = Direct(numba.njit(lambda x, y: x[0] + y[0]))
     >>> [float(add(np.array([k]), np.array([0.5]))) for k in range(3)]
@@ -30,6 +33,7 @@ class Direct:
                 if new is not old and not _alike(new, old):
                     break
             else:
+                self._seen = args
                 return self._code(*args)
         result = self._function(*args)  # compiles it, if need be
         self._remember(args)
@@ -46,7 +50,11 @@ class Direct:
 
 
 def _alike(new: Any, old: Any) -> bool:
-    """Whether two arguments are arrays of one type for Numba."""
-    if type(new) is not np.ndarray or type(old) is not np.ndarray:
+    """Whether two arguments certainly are of one type for Numba."""
+    if type(new) is not type(old):
         return False
-    return new.dtype == old.dtype and new.ndim == old.ndim and new.flags.carray and old.flags.carray
+    if type(new) is np.ndarray:
+        return new.dtype == old.dtype and new.ndim == old.ndim and new.flags.carray and old.flags.carray
+    if isinstance(new, tuple):
+        return len(new) == len(old) and all(x is y or _alike(x, y) for x, y in zip(new, old, strict=True))
+    return type(new) in (bool, float, np.int64, np.float64) or (type(new) is int and max(abs(new), abs(old)) < SMALL)

@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from qevgrid.agents.mobile_csp.decision import Resources, tabulate
+from qevgrid.envs.direct import Direct
 from qevgrid.envs.mobile_csp.respond import Joint
 from qevgrid.envs.mobile_csp.routes import NOWHERE, Route, trace, value_states
 from qevgrid.envs.mobile_csp.search import NOISE, Plan, Planner, copy
@@ -76,7 +77,7 @@ def own_choices(planner: Planner, found: Resources, price: FloatArray) -> Joint:
     tables.charge[:] = np.minimum((room + 1e-6).astype(np.int64), p.grid.charge)
     shape = (len(p.start.site), len(gain))
     joint = Joint(np.full(shape, NOWHERE), np.repeat(p.start.site[:, None], shape[1], 1), np.zeros(shape, np.int64))
-    _plan_alone(p, tables, planner.value, joint)
+    _PLAN_ALONE(p, tables, planner.value, joint)
     tables.charge_usd[:] = 0.0
     return joint
 
@@ -90,6 +91,9 @@ def _plan_alone(p: Any, tables: Any, value: Any, joint: Any) -> None:  # pragma:
         if p.start.period[i] < len(p.world.need_kw):
             route = Route(joint.stay[i], joint.target[i], joint.level[i])
             trace(p.world, p.grid, p.tariff, tables, value, p.start.period[i], p.start.site[i], p.start.level[i], route)
+
+
+_PLAN_ALONE = Direct(_plan_alone)
 
 
 class Search:

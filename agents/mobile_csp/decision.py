@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 
 from qevgrid.agents.hybrid.problem import AggregateQUBO, Pieces
+from qevgrid.envs.direct import Direct
 from qevgrid.envs.mobile_csp import model
 from qevgrid.envs.mobile_csp.respond import Joint, Problem
 from qevgrid.envs.mobile_csp.routes import NOWHERE
@@ -137,7 +138,7 @@ def tabulate(
 ) -> tuple[FloatArray, FloatArray]:
     """Own cost (n,) and use (n, R) of the routes (n, T) of the units ``unit`` (n,)."""
     cost, use = np.zeros(len(unit)), np.zeros((len(unit), len(found.pieces.slope)))
-    _tabulate(p, found.number, found.slot, found.charge, unit, stay, target, level, cost, use)
+    _TABULATE(p, found.number, found.slot, found.charge, unit, stay, target, level, cost, use)
     return cost, use
 
 
@@ -182,6 +183,9 @@ def _tabulate(
                 use[j, slot[t, d]] += 1.0
             t += 1
         cost[j] -= grid.terminal_usd * e
+
+
+_TABULATE = Direct(_tabulate)
 
 
 @dataclass(frozen=True)

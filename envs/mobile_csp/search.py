@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from qevgrid.envs.direct import Direct
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.mobile_csp import model
 from qevgrid.envs.mobile_csp.arrays import AUTO, Action, Fleet, Sites, Tariff, Units, World
@@ -31,6 +32,8 @@ FEW = 4
 """Fleet beyond which that share falls with the number of units."""
 SHAKEN, TOGETHER, EVERYBODY = 0.3, 0.5, 1.0
 """Odds of shaken prices rather than barred sites, of units that work at one site; how often all answer, times M."""
+
+_SWEEP = Direct(sweep)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Planner:
 
     def respond(self, joint: Joint, who: IntArray, rounds: int, noise: FloatArray | None = None) -> None:
         """Best responses of ``who`` in place; ``noise`` (T, D) multiplies what serving earns."""
-        sweep(self.problem, joint, self.tables, self.value, who, rounds, self.even if noise is None else noise)
+        _SWEEP(self.problem, joint, self.tables, self.value, who, rounds, self.even if noise is None else noise)
 
     def worth(self) -> FloatArray:
         """What the unit that answered last could have earned from anywhere, (T + 1, D, levels + 1)."""

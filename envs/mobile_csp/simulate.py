@@ -10,9 +10,6 @@ from qevgrid.envs.mobile_csp import kernel, model
 from qevgrid.envs.mobile_csp.arrays import Fleet, Sites, Tariff, Units, World
 from qevgrid.envs.types import FloatArray, IntArray
 
-SEVERAL = 4
-"""Replays from which on it pays to look up types once."""
-
 
 class Replay(NamedTuple):
     """A plan played from a period to the end; rows of periods before it are empty."""
@@ -53,7 +50,7 @@ class Player:
         n_periods, n_units, n_sites = len(world.need_kw), units.site.shape[1], len(sites.slots)
         terms = len(model.COST_TERMS)
         by_unit = (np.zeros((n_periods + k, n_units)) for k in (1, 0, 0))
-        self.units, self.stage, self.plays, self.direct = units, stage, 0, Direct(_play)
+        self.units, self.stage = units, stage
         self.replay = Replay._make((np.zeros(terms), *by_unit, np.zeros(n_periods)))
         self.state = kernel.State(np.array([stage]), units.site.copy(), units.arrival.copy(), units.energy_kwh.copy())
         power, one = np.zeros((3, 1, n_units)), np.zeros(1, np.int64)
@@ -88,9 +85,7 @@ class Player:
         state, replay = self.state, self.replay
         state.stage[0], replay.cost_usd[:] = self.stage, 0.0
         state.site[:], state.arrival[:], state.energy_kwh[:] = self.units
-        self.plays += 1
-        play = _play if self.plays < SEVERAL else self.direct  # whose first call is dear
-        play(
+        _PLAY(
             self.rules, self.world, _NO_KNOWN, state, self.out, self.scratch, site, share, _ON, _NO_OBS, _NO_MASK, replay
         )  # fmt: skip
         return Replay(*(x.copy() for x in replay))
@@ -152,3 +147,6 @@ def _play(
         replay.cost_usd[:] += out.cost_usd[0]
         replay.unserved_usd[t] = out.cost_usd[0, model.UNSERVED]
     replay.energy_kwh[len(site)] = state.energy_kwh[0]
+
+
+_PLAY = Direct(_play)

@@ -25,8 +25,8 @@ class MobileHybridConfig:
     time_limit_s: Annotated[float, Field(gt=0, description="of one action step, for qpu, leap_hybrid, highs, tabu")] = (
         5.0
     )
-    dual_steps: Annotated[int, Field(ge=0, le=1000, description="steps of the ascent of shadow prices")] = 2
-    rounds: Annotated[int, Field(ge=0, le=10_000, description="rounds of a few units answering at shaken prices")] = 2
+    dual_steps: Annotated[int, Field(ge=0, le=1000, description="steps of the ascent of shadow prices")] = 1
+    rounds: Annotated[int, Field(ge=0, le=10_000, description="rounds of a few units answering at shaken prices")] = 1
     candidates: Annotated[int, Field(ge=2, le=500, description="most routes a unit")] = 40
     polish: Annotated[bool, Field(description="units answer the sample in turn by the exact route program")] = True
     levels: Annotated[

@@ -7,6 +7,7 @@ over levels that the compiler turns into vector instructions; forwards the best 
 at the states that the route visits.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +57,7 @@ class Route(NamedTuple):
     level: IntArray  # (T,) levels charged (> 0) or discharged (< 0)
 
 
+@lru_cache(64)
 def levels(fleet: Fleet, tariff: Tariff, *, optimistic: bool = False, count: int | None = None) -> Levels:
     """The grid of energies: ``count`` steps, or as many as lose least by rounding.
 

@@ -1,12 +1,13 @@
 """What the programs share: prices read off the model, and the rows that couple the units."""
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from qevgrid.envs.affine import coefficients
 from qevgrid.envs.mobile_csp import model
-from qevgrid.envs.mobile_csp.arrays import SUPPLIED
+from qevgrid.envs.mobile_csp.arrays import SUPPLIED, Fleet, Tariff
 from qevgrid.envs.mobile_csp.respond import Problem
 from qevgrid.envs.types import FloatArray, IntArray
 
@@ -24,14 +25,18 @@ class Rates(NamedTuple):
 
 def rates(p: Problem) -> Rates:
     """Coefficients of ``model`` for this problem."""
-    fleet, tariff = p.fleet, p.tariff
+    return _rates(p.fleet, p.tariff, tuple(p.sites.voll_usd_kwh.tolist()))
+
+
+@lru_cache(64)
+def _rates(fleet: Fleet, tariff: Tariff, voll_usd_kwh: tuple[float, ...]) -> Rates:
     fixed = {"dt_h": tariff.dt_h, "eta_charge": fleet.eta_charge, "eta_discharge": fleet.eta_discharge}
     up, down = coefficients(model.energy_next_kwh, "charge_kw", "discharge_kw", energy_kwh=0.0, **fixed)
     worn = coefficients(model.wear_usd, "charge_kw", "discharge_kw", wear_usd_kwh=tariff.wear_usd_kwh, dt_h=tariff.dt_h)
     (bought,) = coefficients(model.energy_usd, "power_kw", price_usd_kwh=tariff.energy_usd_kwh, dt_h=tariff.dt_h)
     (left,) = coefficients(model.terminal_usd, "energy_kwh", floor_kwh=0.0, terminal_usd_kwh=tariff.terminal_usd_kwh)
     (saved,) = coefficients(
-        model.unserved_usd, "served_kw", need_kw=0.0, voll_usd_kwh=p.sites.voll_usd_kwh, dt_h=tariff.dt_h
+        model.unserved_usd, "served_kw", need_kw=0.0, voll_usd_kwh=np.array(voll_usd_kwh), dt_h=tariff.dt_h
     )
     return Rates(up, -down, worn[0] + bought, worn[1], left, saved)
 

@@ -71,6 +71,7 @@ RIVALS = {
             "tuned": "qevgrid.agents.mobile_csp.greedy:tuned",
             "rolling": "qevgrid.agents.mobile_csp.planning:Rolling",
             "rolling_scenarios": "qevgrid.agents.mobile_csp.planning:rolling_scenarios",
+            "rolling_milp": "qevgrid.agents.mobile_csp.rolling_milp:RollingMILP",
             "hybrid": "qevgrid.agents.mobile_csp.hybrid:hybrid",
             "optimum": "qevgrid.agents.mobile_csp.planning:Optimum",
         },

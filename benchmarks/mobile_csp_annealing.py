@@ -19,7 +19,6 @@ from collections.abc import Callable
 import common
 import numpy as np
 from mobile_csp_planning import FIRST_SEED, highs_alone, scarce_problem
-from scipy.special import stdtrit
 
 from qevgrid.agents.mobile_csp.anneal_plan import EVERY, Combiner, anneal_plan
 from qevgrid.agents.mobile_csp.decision import decide, resources
@@ -28,6 +27,7 @@ from qevgrid.agents.mobile_csp.hybrid_config import MobileHybridConfig
 from qevgrid.envs.mobile_csp.bound import lower_bound
 from qevgrid.envs.mobile_csp.respond import at_rest
 from qevgrid.envs.mobile_csp.search import Plan, Planner, first_plan, improve
+from qevgrid.runner.stats import student_interval
 
 Found = dict[str, tuple[float, float]]
 """Cost and CPU seconds by method."""
@@ -130,9 +130,9 @@ def paired(rows: list[Found], seconds: tuple[float, ...]) -> str:
     for s in seconds:
         usd = np.array([[row[f"{name} {s:g} s"][0] for name in ("annealing", "search")] for row in rows])
         change = 100 * (usd[:, 0] / usd[:, 1] - 1)
-        n = len(change)
-        half = stdtrit(n - 1, 0.975) * change.std(ddof=1) / np.sqrt(n) if n > 1 else np.inf
-        lines.append([f"{s:g} s", f"{change.mean():+.2f}", f"{half:.2f}", f"{(change < 0).sum()}/{n}"])
+        d = student_interval(change)
+        half = "–" if np.isnan(d.hi) else f"{d.hi - d.value:.2f}"
+        lines.append([f"{s:g} s", f"{d.value:+.2f}", half, f"{(change < 0).sum()}/{len(change)}"])
     return common.markdown(("equal time", "annealing - search, %", "+-", "better"), lines)
 
 

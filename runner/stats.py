@@ -1,7 +1,7 @@
 """Estimates with their uncertainty: score, IQM, CVaR, paired differences.
 
 Arrays of runs are (S, E): S training seeds by E evaluation scenarios; (E,) is one seed, or an agent
-that does not learn. Every interval is a percentile bootstrap from the generator passed in.
+that does not learn. Every interval but Student's is a percentile bootstrap from the generator passed in.
 
 What the intervals mean. Seeds and scenarios are crossed (each trained agent sees the same
 scenarios), so both are resampled, independently, and an entry is drawn with its row and its
@@ -9,7 +9,7 @@ column; the same draw serves every agent of a comparison. Scenarios may be strat
 one label a scenario: each resample keeps the number of each label, as when outage days are drawn
 by design). With few seeds a percentile bootstrap is too narrow (five seeds: about 82 % instead of
 95 %), and S = 1 says nothing about training noise. One single observation has no interval: its
-bounds are NaN. A non-finite or misshapen input is a ValueError.
+bounds are NaN. Of few scenarios `student_interval` says more. A non-finite or misshapen input is a ValueError.
 
 Sources: Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice",
 NeurIPS 2021 (IQM, stratified bootstrap, probability of improvement, optimality gap); Rockafellar
@@ -113,6 +113,16 @@ def paired_difference(
     seeds_b = _draws(second.shape[0], rng, resamples)
     total = _resampled_sum(first, seeds_a, scenarios) - _resampled_sum(second, seeds_b, scenarios)
     return _interval(value, total / first.shape[1], level)
+
+
+def student_interval(x: ArrayLike, level: float = LEVEL) -> Interval:
+    """Mean of a few numbers (N,), where a bootstrap says too little, with the interval of Student's t."""
+    sample = _finite(x).ravel()
+    value, n = float(sample.mean()), sample.size
+    if n == 1:
+        return Interval(value, math.nan, math.nan)
+    half = float(stats.t.ppf(0.5 + level / 2.0, n - 1) * sample.std(ddof=1) / math.sqrt(n))
+    return Interval(value, value - half, value + half)
 
 
 def iqm(scores: ArrayLike) -> float:

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from qevgrid.envs.mobile_csp.recorder import tree_layout
+from qevgrid.envs.mobile_csp.storm_map import along
 from qevgrid.envs.mobile_csp.trace import StormTrace, way_done
-from qevgrid.envs.mobile_csp.viewer import Painter, along, render_frame, round_up, save_gif
+from qevgrid.envs.mobile_csp.viewer import Painter, render_frame, round_up, save_gif
 
 CSP = "qevgrid/MobileCSP-v0"
 

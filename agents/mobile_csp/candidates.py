@@ -122,7 +122,7 @@ class Search:
             joint = self._shaken(best.joint)
             met.append(copy(joint))
             m = len(joint.stay)
-            self.planner.respond(joint, self.rng.permutation(m), 2, self.weight)
+            self.planner.respond(joint, self.rng.permutation(m), 1, self.weight)
             met.append(joint)
             best = self.best([best, self.planner.judge(joint)])
         return best, met

@@ -69,10 +69,11 @@ def sampler_of(c: MobileHybridConfig) -> DecisionSampler:
 
 def typical_rise(problem: AggregateQUBO) -> float:
     """Median of what single changes of the reference plan make it dearer by, USD; at least 1."""
-    n = problem.n_options
-    choice = np.zeros((n, problem.n_units), np.int64)
-    choice[np.arange(n), problem.unit] = np.arange(n) - problem.first[problem.unit]
-    rise = problem.energy_usd(choice) - float(problem.energy_usd(np.zeros(problem.n_units, np.int64)))
+    reference = problem.first[:-1]
+    usage = problem.use[reference].sum(0)
+    change = problem.use - problem.use[reference][problem.unit]
+    own = problem.cost_usd - problem.cost_usd[reference][problem.unit]
+    rise = own + problem.pieces(usage + change) - float(problem.pieces(usage))
     return float(np.median(rise[rise > 0])) if (rise > 0).any() else 1.0
 
 
@@ -108,8 +109,9 @@ class Decider:
         joints = [known.joint, *proposers, *reversed(met), *reversed(priced.joints)]
         decision = decide(p, found, joints, c.candidates)
         sampled = self.sampler.solve(decision.problem, p.stage)
-        repaired = planner.judge(decision.joint(sampled.choice))
-        polished = search.answered(copy(repaired.joint), 1) if c.polish else repaired
+        new = bool(sampled.choice.any())  # else it is the best known plan, which has been judged and answered
+        repaired = planner.judge(decision.joint(sampled.choice)) if new else known
+        polished = search.answered(copy(repaired.joint), 1) if new and c.polish else repaired
         decided = chosen([rolling, known, repaired, polished, *others], beliefs, search.value)
         base = search.value(rolling)
         usd = [search.value(plan) - base for plan in (known, repaired, polished, decided)]

@@ -264,8 +264,10 @@ def copy(joint: Joint) -> Joint:
 def actions(problem: Problem, joint: Joint) -> tuple[IntArray, FloatArray]:
     """Sites (T, M) and shares (T, M) of routes. Full levels ask for full power: the site gives what there is."""
     grid, most = problem.grid, problem.fleet.power_kw * problem.tariff.dt_h
-    level = joint.level.T
-    up, down = level * grid.step_charge_kwh / most, -level * grid.step_discharge_kwh / most
-    share = np.where(level > 0, -np.minimum(up, 1.0), np.minimum(down, 1.0))
-    share = np.where(level >= grid.charge, -1.0, np.where(level <= -grid.discharge, 1.0, share))
-    return np.ascontiguousarray(joint.target.T), np.ascontiguousarray(np.where(joint.stay.T == NOWHERE, 0.0, share))
+    number = np.arange(-grid.discharge, grid.charge + 1)
+    up, down = number * grid.step_charge_kwh / most, -number * grid.step_discharge_kwh / most
+    share = np.where(number > 0, -np.minimum(up, 1.0), np.minimum(down, 1.0))
+    share[0], share[-1] = 1.0, -1.0
+    chosen = share[joint.level.T + grid.discharge]
+    chosen[joint.stay.T == NOWHERE] = 0.0
+    return np.ascontiguousarray(joint.target.T), np.ascontiguousarray(chosen)

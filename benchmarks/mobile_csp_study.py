@@ -46,7 +46,7 @@ AGENTS = ("idle", "random", "static", "greedy", "tuned", "rolling", "hybrid", "r
 QUICK = ("idle", "static", "greedy", "tuned", "rolling", "hybrid", "optimum")
 FEW_STORMS, FEW_FROM = 12, 20
 """Storms of fleets of so many units and more, where nothing else is said."""
-ROUNDS, ROUNDS_A_UNIT = 400, 50
+ROUNDS, ROUNDS_A_UNIT = 300, 30
 """Of the optimum's search: at least, and for each unit."""
 Todo = list[tuple[Seat, list[int]]]
 
@@ -159,7 +159,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--milp-units", type=int, nargs="*", default=[2, 4], help="sizes that rolling_milp plays")
     parser.add_argument("--milp-episodes", type=int, default=3, help="storms that rolling_milp plays, the first ones")
     parser.add_argument("--scenario-units", type=int, nargs="*", default=[4], help="sizes of the scenario set")
-    parser.add_argument("--rounds", type=int, help="of the optimum's search (default max(400, 50 M); quick 100)")
+    parser.add_argument("--rounds", type=int, help="of the optimum's search (default max(300, 30 M); quick 100)")
     parser.add_argument("--jobs", type=int, default=1, help="processes; times are CPU times of one each")
     parser.add_argument("--out", type=Path, help="default results/mobile_csp_study, with _quick if --quick")
     parser.add_argument("--quick", action="store_true", help="M = 2 and 4, 4 storms, cheap agents")

@@ -74,7 +74,19 @@ def test_without_a_plan_the_last_one_goes_on_and_then_units_stay(mini, monkeypat
 
 def test_the_study_plays_keeps_shows_and_goes_on(study, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(study.common, "use_one_core", lambda: None)
-    words = ["greedy", "hybrid_scenarios", "--preset", "mini", "--units", "2", "3", "--rounds", "5", "--out", str(tmp_path)]
+    words = [
+        "greedy",
+        "hybrid_scenarios",
+        "--preset",
+        "mini",
+        "--units",
+        "2",
+        "3",
+        "--rounds",
+        "5",
+        "--out",
+        str(tmp_path),
+    ]
     assert study.main([*words, "--episodes", "2"]) == 0
     told = capsys.readouterr().out
     assert "M = 2 (mini), 2 storms, seeds 1000 to 1001" in told and "M = 3 (mini)" in told

@@ -240,5 +240,15 @@ class TestCvar:
             stats.cvar([1.0, 2.0], level=1.0)
 
 
+def test_few_numbers_have_students_interval():
+    x = np.array([1.0, 2.0, 6.0])
+    found = stats.student_interval(x)
+    expected = scipy_stats.t.interval(0.95, 2, loc=3.0, scale=scipy_stats.sem(x))
+    assert found == pytest.approx((3.0, *expected))
+    assert stats.student_interval([4.0]).value == 4.0 and np.isnan(stats.student_interval([4.0]).lo)
+    with pytest.raises(ValueError, match="finite"):
+        stats.student_interval([1.0, np.nan])
+
+
 def test_interval_is_a_plain_tuple():
     assert Interval(1.0, 0.5, 1.5)._asdict() == {"value": 1.0, "lo": 0.5, "hi": 1.5}

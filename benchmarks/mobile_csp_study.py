@@ -32,7 +32,7 @@ from typing import Any
 
 import common
 from mobile_csp_play import ID, VARIANTS, Seat, play_storm, settings, who, world
-from mobile_csp_tables import Parts, picture, report, summary
+from mobile_csp_tables import ALWAYS, Parts, picture, report, same, summary
 
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.mobile_csp.core import MobileCore
@@ -41,7 +41,6 @@ from qevgrid.runner.evaluation import MAX_SEED
 from qevgrid.runner.folder import RunFolder
 from qevgrid.runner.plots import save_figure
 
-ALWAYS = ("idle", "rolling", "optimum")
 AGENTS = ("idle", "random", "static", "greedy", "tuned", "rolling", "hybrid", "rolling_milp", "optimum")
 QUICK = ("idle", "static", "greedy", "tuned", "rolling", "hybrid", "optimum")
 FEW_STORMS, FEW_FROM = 12, 20
@@ -52,8 +51,8 @@ Todo = list[tuple[Seat, list[int]]]
 
 
 def seats(a: argparse.Namespace) -> Todo:
-    """Who plays which seeds; quick agents first."""
-    names = list(dict.fromkeys([*(a.agents or (QUICK if a.quick else AGENTS)), *ALWAYS]))
+    """Who plays which seeds; the slowest agent last."""
+    names = [*ALWAYS, *(a.agents or (QUICK if a.quick else AGENTS))]
     todo: Todo = []
     for n_units in dict.fromkeys(a.units):
         extra = VARIANTS if not (a.agents or a.quick) and n_units in a.scenario_units else ()
@@ -136,16 +135,19 @@ def study(a: argparse.Namespace) -> None:
 
 
 def load(out: Path) -> Parts:
-    """All that is kept, by fleet size and agent."""
-    files = sorted(out.glob("parts/*/*.json"))
-    if not files:
-        raise UserError(f"--out {out}: holds no results; leave out --show to play")
+    """What is kept, by fleet size and agent: those that share storms with the ones that always play."""
     parts: Parts = {}
-    for file in files:
+    for file in sorted(out.glob("parts/*/*.json")):
         part = json.loads(file.read_text(encoding="utf-8"))
-        if part["storms"]:
-            parts.setdefault((part["preset"], part["n_units"]), {})[part["agent"]] = part
-    return parts
+        parts.setdefault((part["preset"], part["n_units"]), {})[part["agent"]] = part
+    whole: Parts = {}
+    for key, agents in parts.items():
+        ruler = [agents[name] for name in ALWAYS if name in agents]
+        if len(ruler) == len(ALWAYS) and (met := {n: p for n, p in agents.items() if same(p, *ruler)}):
+            whole[key] = met
+    if not whole:
+        raise UserError(f"--out {out}: holds no storm of {', '.join(ALWAYS)}; leave out --show to play")
+    return whole
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -19,7 +19,8 @@ from qevgrid.runner.stats import Interval, cvar, paired_difference, score, stude
 Part = dict[str, Any]
 Parts = dict[tuple[str, int], dict[str, Part]]
 """What is kept: by preset and fleet size, by agent."""
-NAIVE, REFERENCE, BEST = "idle", "rolling", "optimum"
+ALWAYS = NAIVE, REFERENCE, BEST = "idle", "rolling", "optimum"
+"""Score 0, whom all are compared with, score 1."""
 MANY = 12
 """Storms from which their thirds by hardness are resampled apart, as in ``evaluate.py``."""
 LEAST = 6
@@ -78,7 +79,7 @@ def ms(part: Part, seeds: Iterable[str] | None = None) -> float:
 
 def rows(agents: dict[str, Part]) -> list[dict[str, Any]]:
     """All numbers of one fleet size, cheapest first; those of few storms last."""
-    idle, rolling, best = (agents[name] for name in (NAIVE, REFERENCE, BEST))
+    idle, rolling, best = (agents[name] for name in ALWAYS)
     found = []
     for name, part in agents.items():
         seeds = same(part, idle, rolling, best)
@@ -101,7 +102,7 @@ def summary(parts: Parts) -> dict[str, Any]:
 
 def report(parts: Parts) -> str:
     """All tables."""
-    text = [who_table(parts)]
+    text = [who_list(parts)]
     for (preset, m), agents in parts.items():
         text.append(f"M = {m} ({preset}), {seeds_text(agents)}\n\n{size_table(agents)}")
     for title, make in ((SCENARIOS, scenario_table), (AGAINST, milp_table)):
@@ -116,11 +117,11 @@ def seeds_text(agents: dict[str, Part]) -> str:
     return f"{len(seeds)} storms, seeds {seeds[0]} to {seeds[-1]}"
 
 
-def who_table(parts: Parts) -> str:
+def who_list(parts: Parts) -> str:
     """Who played, in the order of the rivals' list."""
     found = {name: part["who"] for agents in parts.values() for name, part in agents.items()}
     order = [*WHO, *found]
-    return common.markdown(("agent", "who"), sorted(found.items(), key=lambda item: order.index(item[0])))
+    return "\n".join(f"- `{name}`: {found[name]}" for name in sorted(found, key=order.index))
 
 
 def size_table(agents: dict[str, Part]) -> str:
@@ -134,7 +135,12 @@ def size_table(agents: dict[str, Part]) -> str:
         s, d = Interval(**row["score"]), Interval(**row["less_rolling_usd"])
         itself = row["agent"] == REFERENCE
         less = ["", ""] if itself else [f"{d.value:+,.0f}", span(d, 0, "+")]
-        cells = [common.number(row["usd"]), common.number(row["cvar95_usd"]), f"{s.value:.3f}", span(s, 3)]
+        cells = [
+            common.number(row["usd"]),
+            common.number(row["cvar95_usd"]),
+            f"{s.value:.3f}",
+            "" if row["agent"] in (NAIVE, BEST) else span(s, 3),
+        ]
         time = [f"{row['cpu_ms']:.3g}", f"{row['times_rolling']:.2g}"]
         lines.append([row["agent"], row["storms"], *cells, *less, *([""] * 2 if row["agent"] == BEST else time)])
     return common.markdown(header, lines)

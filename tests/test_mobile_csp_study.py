@@ -151,7 +151,7 @@ def test_the_program_plays_few_storms_and_is_paired_on_them(study):
         (["--episodes", "0"], "--episodes 0: must be at least 1"),
         (["--jobs", "0"], "--jobs 0"),
         (["--seed", "-1"], "--seed -1"),
-        (["--show"], "holds no results"),
+        (["--show"], "holds no storm"),
     ],
 )
 def test_errors_are_one_line(study, words, told, tmp_path, capsys, monkeypatch):

@@ -16,7 +16,7 @@ Hidden = tuple[Annotated[int, Field(ge=1)], ...]
 class MaskedPPOConfig(CircuitKeys, RoundKeys):
     """PPO that scores sites, one idle unit after another; keys of the circuit count if ``body`` is one."""
 
-    lr: Annotated[float, Field(gt=0, le=1, description="learning rate")] = 1e-3
+    lr: Annotated[float, Field(gt=0, le=1, description="learning rate")] = 1.5e-3
     lr_end_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     n_envs: Annotated[int, Field(ge=1, description="episodes side by side")] = 64
     n_steps: Annotated[int, Field(ge=2, description="choices of each between updates")] = 128

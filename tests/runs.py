@@ -18,7 +18,8 @@ TINY_AGENTS = {
     "hybrid": TINY_ROUND | {"days": 2, "stages_per_day": 2, "hidden": 4, "critic_epochs": 1, "reads": 1, "sweeps": 5},
     "vqc": TINY_ROUND | {"warm_days": 4, "warm_epochs": 1, "qubits": 3},
     "mobile_hybrid": {"population": 4, "batch": 2, "storms": 12, "rounds": 1, "reads": 1, "sweeps": 5},
-    "masked_ppo": TINY_ROUND | {"warm_start": "greedy", "warm_storms": 4, "warm_epochs": 1, "qubits": 3, "uploads": 3},
+    "masked_ppo": TINY_ROUND
+    | {"warm_start": "greedy", "warm_storms": 4, "warm_epochs": 1, "qubits": 3, "layers": 3, "uploads": 3},
 }
 """By kind; a round of each has 96 steps."""
 TINY_WORLDS: dict[str, dict[str, Any]] = {

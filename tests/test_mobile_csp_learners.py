@@ -26,10 +26,12 @@ from qevgrid.envs.mobile_csp.kernel import N_GLOBAL, N_SITE, N_UNIT
 from qevgrid.envs.mobile_csp.params import BASE_SITES, MobileCSPParams
 from qevgrid.envs.mobile_csp.sequential import SequentialCore, Turns
 from qevgrid.envs.problem import problem_by_id
+from qevgrid.runner.config import load_config
 from qevgrid.runner.log import read_scalars
 from qevgrid.runner.loop import train
 from qevgrid.runner.rollout import play
-from runs import rows_of, tiny_config
+from qevgrid.runner.schema import RunConfig
+from runs import ROOT, rows_of, tiny_config
 
 CSP = "qevgrid/MobileCSP-v0"
 SMALL: dict[str, Any] = {"preset": "mini", "n_periods": 12}
@@ -205,6 +207,18 @@ def test_a_policy_fits_other_fleets_and_other_sites(tmp_path: Path) -> None:
 def wide() -> Any:
     """Sites with room for a large fleet."""
     return tuple(dataclasses.replace(site, slots=5) for site in BASE_SITES)
+
+
+def test_the_shipped_circuit_and_its_twin_are_of_one_size_in_one_world() -> None:
+    """The twin that docs/mobile_csp.md names; a circuit may be no larger than a tenth above it."""
+    twin = ["agent.body=mlp", "agent.hidden=[4]", "agent.lr=0.003"]
+    files = (("mobile_csp_ppo", []), ("mobile_csp_vqc", []), ("mobile_csp_vqc", twin))
+    network, circuit, small = (load_config(RunConfig, ROOT / "configs" / f"{file}.yaml", keys) for file, keys in files)
+    assert network.env == circuit.env == small.env
+    rates = {"lr": network.agent.lr, "body": "mlp"}
+    assert dataclasses.replace(circuit.agent, **rates) == network.agent
+    learners = [build_learner(run.agent, run.env, 0) for run in (network, circuit, small)]
+    assert [learner.parameters for learner in learners] == [1665, 85, 77]  # type: ignore[attr-defined]
 
 
 def test_masked_ppo_in_users_own_code(tmp_path: Path) -> None:

@@ -72,9 +72,10 @@ def resources(p: Problem, weight: FloatArray | None = None) -> Resources:
 def _by_island(number: IntArray, weight: FloatArray) -> FloatArray:
     """Weights (T, D), those of each island's first site."""
     dark = number >= 0
-    first = np.unique(number[dark], return_index=True)[1]
-    result = np.ones(number.shape)
-    result[dark] = weight[dark][first][number[dark]]
+    result, inside, own = np.ones(number.shape), number[dark], weight[dark]
+    of_first = np.empty(int(inside.max(initial=-1)) + 1)
+    of_first[inside[::-1]] = own[::-1]  # the first site is written last
+    result[dark] = of_first[inside]
     return result
 
 
@@ -209,19 +210,15 @@ def decide(p: Problem, found: Resources, pool: list[Joint], most: int = 150) -> 
 
     Of more than ``most`` routes of a unit the later ones are left out.
     """
-    m, unit, rows = len(p.start.site), [], []
-    for i in range(m):
-        seen: set[bytes] = set()
-        for k, joint in enumerate(pool):
-            key = joint.target[i].tobytes() + joint.level[i].tobytes() + joint.stay[i].tobytes()
-            if key not in seen and len(seen) < most:
-                seen.add(key)
-                unit.append(i)
-                rows.append((k, i))
-    which = np.array(rows)
-    stay, target, level = (np.stack([getattr(pool[k], name)[i] for k, i in which]) for name in Joint._fields)
+    every = np.array([*pool], dtype=np.int64).transpose(2, 0, 1, 3)  # (M, pool, 3, T)
+    which, unit = [], []
+    for i, routes in enumerate(every):
+        seen = list({route.tobytes(): k for k, route in reversed(list(enumerate(routes)))}.values())
+        which += sorted(seen)[:most]
+        unit += [i] * min(len(seen), most)
+    stay, target, level = (np.ascontiguousarray(x) for x in every[unit, which].swapaxes(0, 1))
     cost, use = tabulate(p, found, np.array(unit), stay, target, level)
-    first = np.searchsorted(unit, np.arange(m + 1))
+    first = np.searchsorted(unit, np.arange(len(every) + 1))
     kept = np.flatnonzero(_matters(found.pieces, use, first))
     pieces = Pieces(*(x[kept] for x in (found.pieces.slope, found.pieces.at, found.pieces.rise)))
     width = int((pieces.rise > 0).sum(-1).max(initial=0))

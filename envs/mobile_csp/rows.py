@@ -4,10 +4,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import njit
 
 from qevgrid.envs.affine import coefficients
 from qevgrid.envs.mobile_csp import model
-from qevgrid.envs.mobile_csp.arrays import SUPPLIED, Fleet, Tariff
+from qevgrid.envs.mobile_csp.arrays import Fleet, Tariff
 from qevgrid.envs.mobile_csp.respond import Problem
 from qevgrid.envs.types import FloatArray, IntArray
 
@@ -50,12 +51,24 @@ def idle_usd(p: Problem) -> float:
 
 def island_numbers(p: Problem) -> IntArray:
     """(T, D): a number of its own for each island of each period, -1 with supply or before the present."""
-    n_periods, n_sites = p.world.island.shape
-    dark = (p.world.island != SUPPLIED) & (np.arange(n_periods)[:, None] >= p.stage)
-    key = np.arange(n_periods)[:, None] * n_sites + p.world.island
-    number = np.full((n_periods, n_sites), -1)
-    number[dark] = np.unique(key[dark], return_inverse=True)[1]
+    number = np.full(p.world.island.shape, -1)
+    _number(p.world.island, p.stage, number)
     return number
+
+
+@njit(cache=True)
+def _number(island: Any, stage: int, number: Any) -> None:  # pragma: no cover
+    """Count islands by period, then by their own number."""
+    n_periods, n_sites = number.shape
+    count = 0
+    for t in range(stage, n_periods):
+        for label in range(n_sites):
+            found = False
+            for d in range(n_sites):
+                if island[t, d] == label:
+                    number[t, d] = count
+                    found = True
+            count += found
 
 
 class Limits(NamedTuple):

@@ -117,7 +117,9 @@ def settings(seat: Seat, agent: Agent) -> str:
     if seat.is_run:
         return hashlib.sha256((Path(seat.name) / "model.zip").read_bytes()).hexdigest()[:16]
     if isinstance(agent, MobileHybridAgent):
-        return repr(agent.config)
+        learned = b"" if agent.outlook is None else agent.outlook.coefficient.tobytes()
+        numbers = () if agent.outlook is None else (agent.outlook.shift, agent.outlook.fade_h)
+        return f"{agent.config} {numbers} {hashlib.sha256(learned).hexdigest()[:16]}"
     return f"{agent.iterations} rounds" if isinstance(agent, Optimum) else ""
 
 

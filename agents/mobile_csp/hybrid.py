@@ -25,7 +25,7 @@ from qevgrid.envs.mobile_csp.search import Plan, Planner, copy
 from qevgrid.envs.types import Float32Array, FloatArray, IntArray
 
 SHIPPED = Path(__file__).with_name("outlook.npz")
-"""For base storms: stage 1 of the training, and the best of a small grid of shift and fade on 64 other storms."""
+"""For base storms, as ``configs/mobile_csp_hybrid.yaml`` trains it."""
 HOT_SHARE, COLD_SHARE = 0.2, 0.01
 """First temperature over a typical rise, last over first."""
 FRESH, FIRST = 1, 4

@@ -128,7 +128,7 @@ class Optimum(Agent):
     needs_scenario = True
     slow = True
 
-    def __init__(self, iterations: int = 300, bound_iterations: int = 400, seed: int = 0) -> None:
+    def __init__(self, iterations: int = 600, bound_iterations: int = 400, seed: int = 0) -> None:
         self.iterations, self.bound_iterations, self.seed = iterations, bound_iterations, seed
         self.plans: list[Plan] = []
         self.bounds: list[float] = []

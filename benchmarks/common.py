@@ -44,7 +44,7 @@ def median(rows: Iterable[dict[str, float]]) -> dict[str, float]:
 def markdown(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A Markdown table, the first column to the left and the others to the right."""
     cells = [[str(x) for x in row] for row in rows]
-    width = [max(len(row[k]) for row in [list(header), *cells]) for k in range(len(header))]
+    width = [max(2, *(len(row[k]) for row in [list(header), *cells])) for k in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
         first, *others = zip(row, width, strict=True)

@@ -167,7 +167,7 @@ def scenario_table(parts: Parts) -> str:
                 ]
                 risk = [common.number(tails[0]), f"{tails[0] - tails[1]:+,.0f}"]
                 lines.append([name, m, len(seeds), *cells, *risk, f"{ms(part):.3g}", f"{ms(part) / ms(plain):.2g}"])
-    header = ("agent", "M", "storms", "USD", "less without", "95 %", "%", "CVaR95 USD", "less without",
+    header = ("agent", "M", "storms", "USD", "less without", "95 %", "%", "CVaR95 USD", "CVaR95 less without",
               "CPU ms a decision", "x without")  # fmt: skip
     return common.markdown(header, lines) if lines else ""
 
@@ -184,7 +184,7 @@ def milp_table(parts: Parts) -> str:
             seeds, d = same(ours, theirs), difference(ours, theirs)
             usd = [values(x, seeds).mean() for x in (ours, theirs)]
             took = [ms(x, seeds) for x in (ours, theirs)]
-            dearer = "no" if d.hi <= 0 else "YES" if d.lo > 0 else "within chance"
+            dearer = "–" if np.isnan(d.lo) else "no" if d.hi <= 0 else "YES" if d.lo > 0 else "within chance"
             proven = np.mean([theirs["storms"][seed]["report"]["milp/proven_share"] for seed in seeds])
             none = np.mean([theirs["storms"][seed]["report"]["milp/no_plan_share"] for seed in seeds])
             lines.append([m, len(seeds), *map(common.number, usd), f"{d.value:+,.0f}", span(d, 0, "+"), dearer,

@@ -25,6 +25,8 @@ def _count(joint: Joint, n_sites: int) -> IntArray:
 
 def best_powers(plan: Plan, time_limit_s: float = 30.0) -> Plan:
     """The same routes with the best powers; ``plan`` itself if playing them in the step kernel is no cheaper."""
+    if not connected(plan.problem, plan.joint)[:, plan.problem.stage :].any():
+        return plan
     charge, discharge, _ = solve_powers(plan.problem, plan.joint, time_limit_s)
     share = (discharge - charge).T / plan.problem.fleet.power_kw
     found = play(plan.problem, plan.joint, plan.site, np.clip(share, -1.0, 1.0))

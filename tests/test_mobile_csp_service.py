@@ -1,11 +1,15 @@
 """The charging service of Mobile CSP: numbers by hand, conservation, and nothing of it when it is off."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
+from qevgrid.agents import build_learner, load_learned
+from qevgrid.agents.mobile_csp.features import EVERY, FEATURES, SiteFeatures, site_entries
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.mobile_csp import model, observe
 from qevgrid.envs.mobile_csp.arrays import AUTO, STAY, SUPPLIED, Action
@@ -15,6 +19,8 @@ from qevgrid.envs.mobile_csp.params import MobileCSPParams, Site
 from qevgrid.envs.mobile_csp.plant import build_plant
 from qevgrid.envs.mobile_csp.scenario import Sampler
 from qevgrid.envs.mobile_csp.sequential import SequentialCore
+from qevgrid.runner.rollout import play
+from runs import tiny_config
 
 CSP = "qevgrid/MobileCSP-v0"
 DEPOT, DEAR, CHEAP = range(3)
@@ -248,6 +254,55 @@ def test_forms_agree_with_the_service() -> None:
     assert np.allclose(paid, total)
     assert total[:, model.SERVICE].min() > 0.0
     assert np.array_equal(joint.state.backlog_kwh, single.state.backlog_kwh)
+
+
+def test_a_scorer_reads_who_waits_at_each_site() -> None:
+    """With the service two features more; without it the same as ever, and 0 for those who ask."""
+    p = MobileCSPParams(preset="full", form="sequential")
+    off, on = SequentialCore(MobileCSPParams(form="sequential")), SequentialCore(p)
+    obs = np.zeros((1, len(on.labels)), np.float32)
+    obs[0, on.labels.index("grocery_response_waiting")] = 0.5
+    obs[0, on.labels.index("shelter_stranded_waiting")] = 0.25
+    obs[0, on.labels.index("unit2_acts")] = obs[0, on.labels.index("unit2_at_water")] = 1.0
+    x, here = SiteFeatures(10, service=True)(torch.as_tensor(obs))
+    assert x.shape == (1, 10, len(EVERY))
+    assert here[0].argmax() == 3
+    assert x[0, :, EVERY.index("response_waiting")].tolist() == [0.0] * 7 + [0.5, 0.0, 0.0]
+    assert x[0, :, EVERY.index("stranded_waiting")].tolist() == [0.0] * 4 + [0.25] + [0.0] * 5
+    bare = torch.as_tensor(obs[:, [on.labels.index(name) for name in off.labels]])
+    assert torch.equal(SiteFeatures(10)(bare)[0], x[..., : len(FEATURES)])
+    assert torch.equal(SiteFeatures(10)(torch.as_tensor(obs))[0], x[..., : len(FEATURES)])
+    assert not SiteFeatures(10, ("stranded_waiting",))(bare)[0].any()
+
+
+def test_the_layout_is_told_from_the_number_of_entries() -> None:
+    for preset, entries in (("base", 12), ("full", 14)):
+        for n_sites, n_units in ((1, 1), (2, 5), (10, 4), (10, 20)):
+            sites = tuple(Site(name=f"s{k}", bus=k, node=k + 1, slots=20) for k in range(n_sites))
+            p = MobileCSPParams(preset=preset, sites=sites, n_units=n_units, service={"sites": ("s0",)})
+            assert site_entries(len(observe.labels(p)), n_sites) == entries
+    with pytest.raises(UserError, match="none of qevgrid/MobileCSP-v0"):
+        site_entries(225, 10)
+
+
+@pytest.mark.parametrize("body", ["mlp", "circuit"])
+def test_a_scorer_learns_saves_and_plays_with_the_service(body: str, tmp_path: Path) -> None:
+    service = {"enabled": True, "sites": ("shelter", "emergency")}
+    config = tiny_config(env={"service": service}, agent={"body": body, "uploads": 4}, kind="masked_ppo")
+    learner: Any = build_learner(config.agent, config.env, 0)
+    learner.prepare()
+    learner.learn(96, lambda _: None)
+    learner.save(path := tmp_path / "model.zip")
+    core = MobileCore(config.env)
+    agents = learner.agent("x", core), load_learned(path, "x", core, config.agent)
+    mine, loaded = (play(core, agent, [0, 1]) for agent in agents)
+    assert np.array_equal(mine.cost_usd, loaded.cost_usd)
+    assert mine.cost_usd[:, model.SERVICE].min() > 0.0
+    bare = tiny_config(agent={"body": body, "uploads": 4}, kind="masked_ppo")
+    with pytest.raises(
+        UserError, match=r"trained with the charging service, .* has none; set env.service.enabled=true"
+    ):
+        load_learned(path, "x", MobileCore(bare.env), bare.agent)
 
 
 def test_a_preset_fills_the_section_key_by_key() -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from qevgrid.agents import build_learner, load_learned
+from qevgrid.agents import build_learner, load_learned, make_rival
 from qevgrid.agents.mobile_csp.features import EVERY, FEATURES, SiteFeatures, site_entries
+from qevgrid.agents.mobile_csp.planning import planner_of
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.mobile_csp import model, observe
 from qevgrid.envs.mobile_csp.arrays import AUTO, STAY, SUPPLIED, Action
@@ -17,7 +18,9 @@ from qevgrid.envs.mobile_csp.core import Batch, MobileCore
 from qevgrid.envs.mobile_csp.forecast import expected, scenarios
 from qevgrid.envs.mobile_csp.params import MobileCSPParams, Site
 from qevgrid.envs.mobile_csp.plant import build_plant
+from qevgrid.envs.mobile_csp.program import MobileProgram
 from qevgrid.envs.mobile_csp.scenario import Sampler
+from qevgrid.envs.mobile_csp.search import first_plan
 from qevgrid.envs.mobile_csp.sequential import SequentialCore
 from qevgrid.runner.rollout import play
 from runs import tiny_config
@@ -303,6 +306,71 @@ def test_a_scorer_learns_saves_and_plays_with_the_service(body: str, tmp_path: P
         UserError, match=r"trained with the charging service, .* has none; set env.service.enabled=true"
     ):
         load_learned(path, "x", MobileCore(bare.env), bare.agent)
+
+
+def storms(size: int = 2, **changes: Any) -> Batch:
+    """Storms of ``mini`` in which vehicles charge at two sites."""
+    service = {"enabled": True, "sites": ("shelter", "emergency")} | changes
+    batch = MobileCore(MobileCSPParams(preset="mini", service=service)).batch(size)
+    batch.start(np.arange(size), [np.random.default_rng(20 + k) for k in range(size)])
+    return batch
+
+
+def waited(batch: Batch, periods: int) -> Batch:
+    """Nobody moves for so long."""
+    for _ in range(periods):
+        batch.step(Action(np.full(batch.state.site.shape, STAY), np.full(batch.state.site.shape, AUTO)))
+    return batch
+
+
+def test_the_optimum_costs_what_it_said() -> None:
+    batch = storms(3)
+    agent: Any = make_rival("optimum", problem_id=CSP)
+    agent.begin({"view": batch.view(), "scenario": batch.scenario})
+    total = np.zeros((3, len(model.COST_TERMS)))
+    while not batch.over.all():
+        batch.step(agent.act(None, {"view": batch.view()}))
+        total += batch.outcome.cost_usd
+    assert total[:, model.SERVICE].min() > 0.0
+    assert np.allclose(total, [plan.terms_usd for plan in agent.plans], rtol=1e-12, atol=1e-6)
+    said = agent.report()
+    assert np.allclose(total.sum(1), said["best_known_usd"], rtol=1e-12)
+    assert (said["bound_usd"] <= total.sum(1) + 1e-6).all()
+
+
+def test_a_plan_begins_with_those_who_wait() -> None:
+    """From the middle of a storm, played in the truth."""
+    batch = waited(storms(), 9)
+    view, total = batch.view(), np.zeros(2)
+    assert view.backlog_kwh.sum((1, 2)).min() > 10.0
+    plans = [first_plan(planner_of(view, batch.world, b), 2) for b in range(2)]
+    while not batch.over.all():
+        t = batch.state.stage[0]
+        batch.step(Action(np.stack([p.site[t] for p in plans]), np.stack([p.share[t] for p in plans])))
+        total += batch.outcome.total_usd
+    assert np.allclose(total, [plan.cost_usd for plan in plans], rtol=1e-12)
+
+
+def test_plans_are_the_same_where_nobody_ever_waits() -> None:
+    """To the byte: with the service but no vehicles, and without the service."""
+    none = storms(response_per_h=0.0, stranded_per_h=0.0)
+    off = MobileCore(MobileCSPParams(preset="mini")).batch(2)
+    off.start(np.arange(2), [np.random.default_rng(20 + k) for k in range(2)])
+    for b in range(2):
+        mine, other = (first_plan(planner_of(x.view(), x.world, b), 4) for x in (none, off))
+        assert mine.problem.service.site.size == 2
+        assert [mine.site.tobytes(), mine.share.tobytes()] == [other.site.tobytes(), other.share.tobytes()]
+        assert mine.terms_usd.tobytes() == other.terms_usd.tobytes()
+
+
+def test_the_programs_bound_holds_with_the_service() -> None:
+    """It leaves out what vehicles cost, which is never below 0."""
+    batch = waited(storms(1), 16)
+    plan = first_plan(planner_of(batch.view(), batch.world, 0), 2)
+    found = MobileProgram(plan.problem).solve(20.0, start=plan)
+    assert found.bound_usd <= found.plan.cost_usd
+    assert found.plan.terms_usd[model.SERVICE] > 0.0
+    assert found.solver_usd <= found.plan.cost_usd - found.plan.terms_usd[model.SERVICE] + 1e-6
 
 
 def test_a_preset_fills_the_section_key_by_key() -> None:

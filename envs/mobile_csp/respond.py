@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from qevgrid.envs.mobile_csp.arrays import SUPPLIED, Fleet, Sites, Tariff, Units, World
+from qevgrid.envs.mobile_csp.arrays import NO_SERVICE, SUPPLIED, Fleet, Service, Sites, Tariff, Units, World
+from qevgrid.envs.mobile_csp.kernel import NOTHING_KWH
 from qevgrid.envs.mobile_csp.routes import NOWHERE, Levels, Route, reach, trace, value_states
-from qevgrid.envs.types import IntArray
+from qevgrid.envs.types import FloatArray, IntArray
 
 
 class Joint(NamedTuple):
@@ -38,6 +39,8 @@ class Problem(NamedTuple):
     order: IntArray  # (D,) sites, the dearest first
     tariff: Tariff
     start: Start
+    service: Service = NO_SERVICE
+    backlog_kwh: FloatArray = NOTHING_KWH  # (1, E, 2) wanted by vehicles that wait at ``stage``
 
 
 def start_of(units: Units, stage: int, fleet: Fleet, grid: Levels, *, optimistic: bool = False) -> Start:

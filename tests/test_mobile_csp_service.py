@@ -12,16 +12,19 @@ from qevgrid.agents import build_learner, load_learned, make_rival
 from qevgrid.agents.mobile_csp.features import EVERY, FEATURES, SiteFeatures, site_entries
 from qevgrid.agents.mobile_csp.planning import planner_of
 from qevgrid.envs.errors import UserError
-from qevgrid.envs.mobile_csp import model, observe
+from qevgrid.envs.mobile_csp import model, observe, waiting
 from qevgrid.envs.mobile_csp.arrays import AUTO, STAY, SUPPLIED, Action
 from qevgrid.envs.mobile_csp.core import Batch, MobileCore
 from qevgrid.envs.mobile_csp.forecast import expected, scenarios
 from qevgrid.envs.mobile_csp.params import MobileCSPParams, Site
 from qevgrid.envs.mobile_csp.plant import build_plant
 from qevgrid.envs.mobile_csp.program import MobileProgram
+from qevgrid.envs.mobile_csp.respond import _concave
 from qevgrid.envs.mobile_csp.scenario import Sampler
 from qevgrid.envs.mobile_csp.search import first_plan
+from qevgrid.envs.mobile_csp.search import play as play_plan
 from qevgrid.envs.mobile_csp.sequential import SequentialCore
+from qevgrid.envs.mobile_csp.simulate import episode
 from qevgrid.runner.rollout import play
 from runs import tiny_config
 
@@ -336,6 +339,47 @@ def test_the_optimum_costs_what_it_said() -> None:
     said = agent.report()
     assert np.allclose(total.sum(1), said["best_known_usd"], rtol=1e-12)
     assert (said["bound_usd"] <= total.sum(1) + 1e-6).all()
+
+
+def test_what_serving_vehicles_saves_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three periods of an hour, keep 0.9; supply at the depot, where vehicles charge anyway."""
+    batch = hand_made()
+    monkeypatch.setattr(waiting, "STAY_H", 2.0)
+    backlog_kwh, w = np.array([[[0.0, 50.0], [10.0, 60.0]]]), episode(batch.world)
+    w.arrivals_kwh[1, 1] = [8.0, 0.0]
+    need, saved = waiting.vehicles(w, 0, batch.core.plant.service, backlog_kwh, 1.0)
+    assert not need[:, DEPOT].any()
+    assert not saved[:, DEPOT].any()
+    last = 2.0 * (1 + 0.9 * 3)
+    assert np.allclose(saved[:, 1, STRANDED], [2 + 0.9 * (2 + 0.9 * last), 2 + 0.9 * last, last])
+    assert np.allclose(saved[:, 1, RESPONSE], 5 * saved[:, 1, STRANDED])
+    assert np.allclose(need[:, 1, RESPONSE], [5.0, 0.5 * 9 + 8, 0.5 * 0.9 * 17])
+    assert np.allclose(need[:, 1, STRANDED], [30.0, 27.0, 24.3])
+    w.island[2] = SUPPLIED
+    w.charge_limit_kw[2] = 60.0
+    saved = waiting.vehicles(w, 0, batch.core.plant.service, backlog_kwh, 1.0).saved_usd_kwh
+    assert np.allclose(saved[:, 1, STRANDED], [2 + 0.9 * 2, 2.0, 0.0])
+    need = waiting.vehicles(w, 1, batch.core.plant.service, 10 * backlog_kwh, 1.0).need_kwh
+    assert np.allclose(need[:, 1].sum(1), [0.0, 40.0, 0.0])  # two plugs
+
+
+def test_a_route_goes_where_vehicles_wait_alone() -> None:
+    """Nothing is in need; 60 kWh of response vehicles wait two hours away."""
+    batch = hand_made(n_periods=5)
+    batch.world.need_kw[:] = 0.0
+    place(batch, [DEPOT, DEPOT], [100.0, 100.0])
+    still = first_plan(planner_of(batch.view(), batch.world, 0), 4)
+    assert not still.site.any()
+    batch.state.backlog_kwh[0, 1] = [60.0, 0.0]
+    moved = first_plan(planner_of(batch.view(), batch.world, 0), 4)
+    assert set(moved.site[-1]) & {DEAR, CHEAP}
+    assert moved.terms_usd[model.SERVICE] < play_plan(moved.problem, still.joint, still.site, still.share).terms_usd[-1]
+
+
+def test_gains_become_concave_and_never_less() -> None:
+    gain = np.array([0.0, 4.0, 5.0, 9.0, 9.5, 9.5, 99.0])
+    _concave(gain, 5)
+    assert gain.tolist() == [0.0, 4.0, 6.5, 9.0, 9.5, 9.5, 99.0]
 
 
 def test_a_plan_begins_with_those_who_wait() -> None:

@@ -90,8 +90,9 @@ def make_problem(
         )
     grid = levels(fleet, tariff, count=count)
     start = start_of(units, stage, fleet, grid)
-    order = voll_order(sites)
-    return Problem(episode(world), units, stage, grid, fleet, sites, order, tariff, start, service, waiting)
+    single, order = episode(world), voll_order(sites)
+    problem = Problem(single, units, stage, grid, fleet, sites, order, tariff, start, service, waiting)
+    return problem.within(single)
 
 
 class Planner:

@@ -65,8 +65,8 @@ class Player:
         by_unit = (np.zeros((n_periods + k, n_units)) for k in (1, 0, 0))
         self.units, self.stage, self.backlog_kwh = units, stage, backlog_kwh
         self.replay = Replay._make((np.zeros(terms), *by_unit, np.zeros(n_periods)))
-        copies = (x.copy() for x in (*units, backlog_kwh))
-        self.state = kernel.State(np.array([stage]), *copies)
+        begin = units.site.copy(), units.arrival.copy(), units.energy_kwh.copy(), backlog_kwh.copy()
+        self.state = kernel.State(np.array([stage]), *begin)
         power, one = np.zeros((3, 1, n_units)), np.zeros(1, np.int64)
         self.out = kernel.Outcome(
             power[0],

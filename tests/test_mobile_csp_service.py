@@ -1,20 +1,32 @@
 """The charging service of Mobile CSP: numbers by hand, conservation, and nothing of it when it is off."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
+from qevgrid.agents import build_learner, load_learned, make_rival
+from qevgrid.agents.mobile_csp.features import EVERY, FEATURES, SiteFeatures, site_entries
+from qevgrid.agents.mobile_csp.planning import planner_of
 from qevgrid.envs.errors import UserError
-from qevgrid.envs.mobile_csp import model, observe
+from qevgrid.envs.mobile_csp import model, observe, waiting
 from qevgrid.envs.mobile_csp.arrays import AUTO, STAY, SUPPLIED, Action
 from qevgrid.envs.mobile_csp.core import Batch, MobileCore
 from qevgrid.envs.mobile_csp.forecast import expected, scenarios
 from qevgrid.envs.mobile_csp.params import MobileCSPParams, Site
 from qevgrid.envs.mobile_csp.plant import build_plant
+from qevgrid.envs.mobile_csp.program import MobileProgram
+from qevgrid.envs.mobile_csp.respond import _concave
 from qevgrid.envs.mobile_csp.scenario import Sampler
+from qevgrid.envs.mobile_csp.search import first_plan
+from qevgrid.envs.mobile_csp.search import play as play_plan
 from qevgrid.envs.mobile_csp.sequential import SequentialCore
+from qevgrid.envs.mobile_csp.simulate import episode
+from qevgrid.runner.rollout import play
+from runs import tiny_config
 
 CSP = "qevgrid/MobileCSP-v0"
 DEPOT, DEAR, CHEAP = range(3)
@@ -248,6 +260,161 @@ def test_forms_agree_with_the_service() -> None:
     assert np.allclose(paid, total)
     assert total[:, model.SERVICE].min() > 0.0
     assert np.array_equal(joint.state.backlog_kwh, single.state.backlog_kwh)
+
+
+def test_a_scorer_reads_who_waits_at_each_site() -> None:
+    """With the service two features more; without it the same as ever, and 0 for those who ask."""
+    p = MobileCSPParams(preset="full", form="sequential")
+    off, on = SequentialCore(MobileCSPParams(form="sequential")), SequentialCore(p)
+    obs = np.zeros((1, len(on.labels)), np.float32)
+    obs[0, on.labels.index("grocery_response_waiting")] = 0.5
+    obs[0, on.labels.index("shelter_stranded_waiting")] = 0.25
+    obs[0, on.labels.index("unit2_acts")] = obs[0, on.labels.index("unit2_at_water")] = 1.0
+    x, here = SiteFeatures(10, service=True)(torch.as_tensor(obs))
+    assert x.shape == (1, 10, len(EVERY))
+    assert here[0].argmax() == 3
+    assert x[0, :, EVERY.index("response_waiting")].tolist() == [0.0] * 7 + [0.5, 0.0, 0.0]
+    assert x[0, :, EVERY.index("stranded_waiting")].tolist() == [0.0] * 4 + [0.25] + [0.0] * 5
+    bare = torch.as_tensor(obs[:, [on.labels.index(name) for name in off.labels]])
+    assert torch.equal(SiteFeatures(10)(bare)[0], x[..., : len(FEATURES)])
+    assert torch.equal(SiteFeatures(10)(torch.as_tensor(obs))[0], x[..., : len(FEATURES)])
+    assert not SiteFeatures(10, ("stranded_waiting",))(bare)[0].any()
+
+
+def test_the_layout_is_told_from_the_number_of_entries() -> None:
+    for preset, entries in (("base", 12), ("full", 14)):
+        for n_sites, n_units in ((1, 1), (2, 5), (10, 4), (10, 20)):
+            sites = tuple(Site(name=f"s{k}", bus=k, node=k + 1, slots=20) for k in range(n_sites))
+            p = MobileCSPParams(preset=preset, sites=sites, n_units=n_units, service={"sites": ("s0",)})
+            assert site_entries(len(observe.labels(p)), n_sites) == entries
+    with pytest.raises(UserError, match="none of qevgrid/MobileCSP-v0"):
+        site_entries(225, 10)
+
+
+@pytest.mark.parametrize("body", ["mlp", "circuit"])
+def test_a_scorer_learns_saves_and_plays_with_the_service(body: str, tmp_path: Path) -> None:
+    service = {"enabled": True, "sites": ("shelter", "emergency")}
+    config = tiny_config(env={"service": service}, agent={"body": body, "uploads": 4}, kind="masked_ppo")
+    learner: Any = build_learner(config.agent, config.env, 0)
+    learner.prepare()
+    learner.learn(96, lambda _: None)
+    learner.save(path := tmp_path / "model.zip")
+    core = MobileCore(config.env)
+    agents = learner.agent("x", core), load_learned(path, "x", core, config.agent)
+    mine, loaded = (play(core, agent, [0, 1]) for agent in agents)
+    assert np.array_equal(mine.cost_usd, loaded.cost_usd)
+    assert mine.cost_usd[:, model.SERVICE].min() > 0.0
+    bare = tiny_config(agent={"body": body, "uploads": 4}, kind="masked_ppo")
+    with pytest.raises(
+        UserError, match=r"trained with the charging service, .* has none; set env.service.enabled=true"
+    ):
+        load_learned(path, "x", MobileCore(bare.env), bare.agent)
+
+
+def storms(size: int = 2, **changes: Any) -> Batch:
+    """Storms of ``mini`` in which vehicles charge at two sites."""
+    service = {"enabled": True, "sites": ("shelter", "emergency")} | changes
+    batch = MobileCore(MobileCSPParams(preset="mini", service=service)).batch(size)
+    batch.start(np.arange(size), [np.random.default_rng(20 + k) for k in range(size)])
+    return batch
+
+
+def waited(batch: Batch, periods: int) -> Batch:
+    """Nobody moves for so long."""
+    for _ in range(periods):
+        batch.step(Action(np.full(batch.state.site.shape, STAY), np.full(batch.state.site.shape, AUTO)))
+    return batch
+
+
+def test_the_optimum_costs_what_it_said() -> None:
+    batch = storms(3)
+    agent: Any = make_rival("optimum", problem_id=CSP)
+    agent.begin({"view": batch.view(), "scenario": batch.scenario})
+    total = np.zeros((3, len(model.COST_TERMS)))
+    while not batch.over.all():
+        batch.step(agent.act(None, {"view": batch.view()}))
+        total += batch.outcome.cost_usd
+    assert total[:, model.SERVICE].min() > 0.0
+    assert np.allclose(total, [plan.terms_usd for plan in agent.plans], rtol=1e-12, atol=1e-6)
+    said = agent.report()
+    assert np.allclose(total.sum(1), said["best_known_usd"], rtol=1e-12)
+    assert (said["bound_usd"] <= total.sum(1) + 1e-6).all()
+
+
+def test_what_serving_vehicles_saves_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three periods of an hour, keep 0.9; supply at the depot, where vehicles charge anyway."""
+    batch = hand_made()
+    monkeypatch.setattr(waiting, "STAY_H", 2.0)
+    backlog_kwh, w = np.array([[[0.0, 50.0], [10.0, 60.0]]]), episode(batch.world)
+    w.arrivals_kwh[1, 1] = [8.0, 0.0]
+    need, saved = waiting.vehicles(w, 0, batch.core.plant.service, backlog_kwh, 1.0)
+    assert not need[:, DEPOT].any()
+    assert not saved[:, DEPOT].any()
+    last = 2.0 * (1 + 0.9 * 3)
+    assert np.allclose(saved[:, 1, STRANDED], [2 + 0.9 * (2 + 0.9 * last), 2 + 0.9 * last, last])
+    assert np.allclose(saved[:, 1, RESPONSE], 5 * saved[:, 1, STRANDED])
+    assert np.allclose(need[:, 1, RESPONSE], [5.0, 0.5 * 9 + 8, 0.5 * 0.9 * 17])
+    assert np.allclose(need[:, 1, STRANDED], [30.0, 27.0, 24.3])
+    w.island[2] = SUPPLIED
+    w.charge_limit_kw[2] = 60.0
+    saved = waiting.vehicles(w, 0, batch.core.plant.service, backlog_kwh, 1.0).saved_usd_kwh
+    assert np.allclose(saved[:, 1, STRANDED], [2 + 0.9 * 2, 2.0, 0.0])
+    need = waiting.vehicles(w, 1, batch.core.plant.service, 10 * backlog_kwh, 1.0).need_kwh
+    assert np.allclose(need[:, 1].sum(1), [0.0, 40.0, 0.0])  # two plugs
+
+
+def test_a_route_goes_where_vehicles_wait_alone() -> None:
+    """Nothing is in need; 60 kWh of response vehicles wait two hours away."""
+    batch = hand_made(n_periods=5)
+    batch.world.need_kw[:] = 0.0
+    place(batch, [DEPOT, DEPOT], [100.0, 100.0])
+    still = first_plan(planner_of(batch.view(), batch.world, 0), 4)
+    assert not still.site.any()
+    batch.state.backlog_kwh[0, 1] = [60.0, 0.0]
+    moved = first_plan(planner_of(batch.view(), batch.world, 0), 4)
+    assert set(moved.site[-1]) & {DEAR, CHEAP}
+    assert moved.terms_usd[model.SERVICE] < play_plan(moved.problem, still.joint, still.site, still.share).terms_usd[-1]
+
+
+def test_gains_become_concave_and_never_less() -> None:
+    gain = np.array([0.0, 4.0, 5.0, 9.0, 9.5, 9.5, 99.0])
+    _concave(gain, 5)
+    assert gain.tolist() == [0.0, 4.0, 6.5, 9.0, 9.5, 9.5, 99.0]
+
+
+def test_a_plan_begins_with_those_who_wait() -> None:
+    """From the middle of a storm, played in the truth."""
+    batch = waited(storms(), 9)
+    view, total = batch.view(), np.zeros(2)
+    assert view.backlog_kwh.sum((1, 2)).min() > 10.0
+    plans = [first_plan(planner_of(view, batch.world, b), 2) for b in range(2)]
+    while not batch.over.all():
+        t = batch.state.stage[0]
+        batch.step(Action(np.stack([p.site[t] for p in plans]), np.stack([p.share[t] for p in plans])))
+        total += batch.outcome.total_usd
+    assert np.allclose(total, [plan.cost_usd for plan in plans], rtol=1e-12)
+
+
+def test_plans_are_the_same_where_nobody_ever_waits() -> None:
+    """To the byte: with the service but no vehicles, and without the service."""
+    none = storms(response_per_h=0.0, stranded_per_h=0.0)
+    off = MobileCore(MobileCSPParams(preset="mini")).batch(2)
+    off.start(np.arange(2), [np.random.default_rng(20 + k) for k in range(2)])
+    for b in range(2):
+        mine, other = (first_plan(planner_of(x.view(), x.world, b), 4) for x in (none, off))
+        assert mine.problem.service.site.size == 2
+        assert [mine.site.tobytes(), mine.share.tobytes()] == [other.site.tobytes(), other.share.tobytes()]
+        assert mine.terms_usd.tobytes() == other.terms_usd.tobytes()
+
+
+def test_the_programs_bound_holds_with_the_service() -> None:
+    """It leaves out what vehicles cost, which is never below 0."""
+    batch = waited(storms(1), 16)
+    plan = first_plan(planner_of(batch.view(), batch.world, 0), 2)
+    found = MobileProgram(plan.problem).solve(20.0, start=plan)
+    assert found.bound_usd <= found.plan.cost_usd
+    assert found.plan.terms_usd[model.SERVICE] > 0.0
+    assert found.solver_usd <= found.plan.cost_usd - found.plan.terms_usd[model.SERVICE] + 1e-6
 
 
 def test_a_preset_fills_the_section_key_by_key() -> None:

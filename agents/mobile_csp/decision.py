@@ -4,7 +4,8 @@
 
 ``g`` is an island of a period. What it loses is convex and piecewise linear in what it is brought: the dearest need
 is served first. Beyond its needs nothing is taken from the batteries, so what is brought in vain is paid back. A
-route's own cost is transport, energy, wear and what is left at the end, as in the route program.
+route's own cost is transport, energy, wear and what is left at the end, as in the route program. Waiting vehicles are
+left out: routes may serve them, but only the step kernel, which judges what is sampled, counts what that saves.
 """
 
 from dataclasses import dataclass

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from qevgrid.envs.errors import UserError
-from qevgrid.envs.mobile_csp.kernel import N_GLOBAL, N_SITE, N_UNIT
+from qevgrid.envs.mobile_csp.kernel import N_GLOBAL, N_SERVICE, N_SITE, N_UNIT
 from qevgrid.envs.mobile_csp.observe import (
     BACKUP_SCALE_H,
     GLOBAL,
     RESTORATION_SCALE_H,
     RISK_HOURS_H,
+    SERVICE,
     SITE,
     TRAVEL_SCALE_H,
     UNIT,
@@ -41,6 +42,9 @@ FEATURES = (
     "refuge",  # time to the nearest supply
 )
 """In the order of the last axis."""
+EVERY = FEATURES + SERVICE
+"""With energy that response and stranded vehicles wait for, over the capacity; 0 without the charging service, where
+they are not read unless named."""
 FULL_H = 2.0
 FLOOR = 0.1
 SETUP_H = 0.5
@@ -53,7 +57,7 @@ class Parts(NamedTuple):
     """An observation in its parts. B rows, D sites, M units."""
 
     known: Tensor  # (B, N_GLOBAL)
-    site: Tensor  # (B, D, N_SITE)
+    site: Tensor  # (B, D, N_SITE), with the charging service N_SITE + N_SERVICE
     unit: Tensor  # (B, M, N_UNIT)
     at: Tensor  # (B, M, D) one where a unit is or goes
     travel: Tensor  # (B, M, D)
@@ -66,29 +70,40 @@ class Parts(NamedTuple):
         """(B, D)."""
         return self.site[..., SITE.index(name)]
 
+    def service_(self, name: str) -> Tensor:
+        """(B, D); 0 without the charging service."""
+        if self.site.shape[-1] == N_SITE:
+            return torch.zeros_like(self.site[..., 0])
+        return self.site[..., N_SITE + SERVICE.index(name)]
+
     def unit_(self, name: str) -> Tensor:
         """(B, M)."""
         return self.unit[..., UNIT.index(name)]
 
 
-def count_units(n_obs: int, n_sites: int) -> int:
-    """M of an observation with ``n_obs`` entries; ``UserError`` where there is no such number."""
-    own, units = n_obs - N_GLOBAL - N_SITE * n_sites, N_UNIT + 2 * n_sites
-    if own <= 0 or own % units:
-        raise UserError(
-            f"an observation of {n_obs} entries and {n_sites} sites is none of qevgrid/MobileCSP-v0; make the environment "
-            "with form='sequential', and with power='levels' give the policy n_levels"
-        )
-    return own // units
+def site_entries(n_obs: int, n_sites: int) -> int:
+    """Entries of a site in an observation with ``n_obs``: N_SITE, or with the charging service N_SITE + N_SERVICE.
+
+    At most one of them leaves whole blocks of units. ``UserError`` where none does.
+    """
+    for entries in (N_SITE, N_SITE + N_SERVICE):
+        units = n_obs - N_GLOBAL - entries * n_sites
+        if units > 0 and units % (N_UNIT + 2 * n_sites) == 0:
+            return entries
+    raise UserError(
+        f"an observation of {n_obs} entries and {n_sites} sites is none of qevgrid/MobileCSP-v0; make the environment "
+        "with form='sequential', and with power='levels' give the policy n_levels"
+    )
 
 
 def split(obs: Tensor, n_sites: int) -> Parts:
     """An observation (B, O) in its parts."""
-    first = N_GLOBAL + N_SITE * n_sites
+    entries = site_entries(obs.shape[1], n_sites)
+    first = N_GLOBAL + entries * n_sites
     units = obs[:, first:].unflatten(1, (-1, N_UNIT + 2 * n_sites))
     return Parts(
         obs[:, :N_GLOBAL],
-        obs[:, N_GLOBAL:first].unflatten(1, (n_sites, N_SITE)),
+        obs[:, N_GLOBAL:first].unflatten(1, (n_sites, entries)),
         units[..., :N_UNIT],
         units[..., N_UNIT : N_UNIT + n_sites],
         units[..., N_UNIT + n_sites :],
@@ -96,31 +111,38 @@ def split(obs: Tensor, n_sites: int) -> Parts:
 
 
 class SiteFeatures(nn.Module):
-    """(B, O) -> (B, D, F): the chosen ``FEATURES`` of each site, for the acting unit; and (B, D): one where it is."""
+    """(B, O) -> (B, D, F): the chosen features of each site, for the acting unit; and (B, D): one where it is.
+
+    ``names`` out of ``EVERY``; None: all, those of ``observe.SERVICE`` with ``service`` only.
+    """
 
     chosen: Tensor
 
-    def __init__(self, n_sites: int, names: tuple[str, ...] | None = None) -> None:
+    def __init__(self, n_sites: int, names: tuple[str, ...] | None = None, *, service: bool = False) -> None:
         super().__init__()
         self.n_sites = n_sites
-        self.names = check_features(names)
-        order = torch.tensor([FEATURES.index(name) for name in self.names])
+        self.names = check_features(names) if names is not None else EVERY if service else FEATURES
+        order = torch.tensor([EVERY.index(name) for name in self.names])
         self.register_buffer("chosen", order, persistent=False)
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Features in [-1, 1]."""
-        every = site_features(split(obs, self.n_sites))
-        return (every if self.names == FEATURES else every[..., self.chosen]), every[..., 0]
+        parts = split(obs, self.n_sites)
+        if self.names == FEATURES:
+            every = site_features(parts)
+            return every, every[..., 0]
+        every = torch.cat([site_features(parts), *(parts.service_(name).unsqueeze(-1) for name in SERVICE)], -1)
+        return every[..., self.chosen], every[..., 0]
 
 
 def check_features(names: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The features of these names, all of them for None; ``UserError`` for one that is unknown."""
+    """The features of these names; ``UserError`` for one that is unknown."""
     import difflib
 
     for name in names or ():
-        if name not in FEATURES:
-            near = difflib.get_close_matches(name, FEATURES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(FEATURES)}"
+        if name not in EVERY:
+            near = difflib.get_close_matches(name, EVERY, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(EVERY)}"
             raise UserError(f"agent.features: {name!r} is no feature of a site; {hint}")
     return FEATURES if names is None else tuple(names)
 

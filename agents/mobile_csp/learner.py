@@ -18,11 +18,12 @@ from qevgrid.agents.mobile_csp.acting import ScorerAgent
 from qevgrid.agents.mobile_csp.config import MaskedPPOConfig
 from qevgrid.agents.mobile_csp.features import check_features
 from qevgrid.agents.mobile_csp.imitate import Course, imitate
-from qevgrid.agents.mobile_csp.scorer import ScorerPolicy
+from qevgrid.agents.mobile_csp.scorer import ScorerPolicy, check_spaces
 from qevgrid.agents.sb3_learner import ROWS_PER_RUN, TRAINING_SEEDS, SB3Learner, check_batch, check_warm_start, unzipped
 from qevgrid.agents.sb3_vec import SB3VecEnv
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.mobile_csp.core import MobileCore
+from qevgrid.envs.mobile_csp.kernel import N_SITE
 from qevgrid.envs.mobile_csp.params import MobileCSPParams
 
 WARM_SEEDS = ROWS_PER_RUN // 2
@@ -99,7 +100,7 @@ class MaskedPPOAgent(ScorerAgent):
     def load(cls, path: Path, name: str, core: MobileCore, config: MaskedPPOConfig | None = None) -> "MaskedPPOAgent":
         """The policy saved at ``path``, for the sizes of ``core``; ``config`` says who runs its circuit.
 
-        Raises ``UserError`` for a model of another body or other power levels.
+        Raises ``UserError`` for a model of another body, of other power levels, or with another charging service.
         """
         data, weights = unzipped(path)
         kwargs = dict(data["policy_kwargs"])
@@ -109,6 +110,12 @@ class MaskedPPOAgent(ScorerAgent):
             raise UserError(
                 f"{path}: trained with {kwargs['n_levels']} power levels, but this environment has {len(core.levels)}; "
                 "evaluate with the env.* keys of its config.yaml or train anew"
+            )
+        serves = check_spaces(data["observation_space"], data["action_space"], kwargs["n_levels"])[1] > N_SITE
+        if serves != (core.n_serving > 0):
+            raise UserError(
+                f"{path}: trained with{'' if serves else 'out'} the charging service, but this environment has "
+                f"{'none' if serves else 'it'}; set env.service.enabled={str(serves).lower()} or train anew"
             )
         if config is not None:
             kwargs = _fitting(path, kwargs, policy_arguments(config, core.params, 0))

@@ -37,7 +37,9 @@ def planner_of(
     """Room to plan episode ``b`` of ``world`` from its present stage on, in ``levels`` steps of energy."""
     begin: Units = row(view.units, b) if units is None else units
     stage = int(view.stage[b]) if stage is None else stage
-    return Planner(make_problem(row(world, b), begin, stage, view.fleet, view.sites, view.tariff, levels))
+    sizes = view.fleet, view.sites, view.tariff, levels
+    waiting = view.plant.service, view.backlog_kwh[b : b + 1]
+    return Planner(make_problem(row(world, b), begin, stage, *sizes, *waiting))
 
 
 def placed(view: View, world: World, b: int) -> Planner:

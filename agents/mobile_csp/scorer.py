@@ -14,7 +14,7 @@ from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from qevgrid.agents.mobile_csp.features import SiteFeatures, count_units, split
+from qevgrid.agents.mobile_csp.features import SiteFeatures, site_entries, split
 from qevgrid.agents.shared_policy import Extractor, mlp
 from qevgrid.agents.vqc.optim import GroupAdam
 from qevgrid.envs.errors import UserError
@@ -53,11 +53,11 @@ class Scorer(nn.Module):
 class PooledCritic(nn.Module):
     """(B, O) -> (B, width): sites and units embedded, then their means beside the globals."""
 
-    def __init__(self, n_sites: int, hidden: Sequence[int]) -> None:
+    def __init__(self, n_sites: int, hidden: Sequence[int], entries: int = N_SITE) -> None:
         super().__init__()
         self.n_sites = n_sites
-        self.site = mlp([N_SITE, EMBEDDING])
-        self.unit = mlp([N_UNIT + N_SITE, EMBEDDING])
+        self.site = mlp([entries, EMBEDDING])
+        self.unit = mlp([N_UNIT + entries, EMBEDDING])
         self.body = mlp([N_GLOBAL + 2 * EMBEDDING, *hidden])
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -71,8 +71,9 @@ class ScorerPolicy(MaskableActorCriticPolicy):
     """Actor-critic policy whose actor is a `Scorer`; one choice at a time, with masks.
 
     ``circuit``: a ``Circuit`` as its body instead of a network of ``hidden`` layers. ``features``: names out of
-    ``features.FEATURES``; None: all. ``n_levels``: power levels of ``power="levels"``, else 0. ``lr_scales``: learning
-    rates of a circuit's input scales, of its angles and of its head over that of everything else.
+    ``features.EVERY``; None: all that the environment shows. ``n_levels``: power levels of ``power="levels"``, else 0.
+    ``lr_scales``: learning rates of a circuit's input scales, of its angles and of its head over that of everything
+    else.
 
     Raises ``UserError`` for another environment's spaces and for unknown features.
     """
@@ -130,13 +131,14 @@ class ScorerPolicy(MaskableActorCriticPolicy):
         return layer, layer.circuit.n_outputs
 
     def _build_mlp_extractor(self) -> None:
-        n_sites = _check_spaces(self.observation_space, self.action_space, self.own["n_levels"])
-        features = SiteFeatures(n_sites, self.own["features"])
+        n_sites, entries = check_spaces(self.observation_space, self.action_space, self.own["n_levels"])
+        features = SiteFeatures(n_sites, self.own["features"], service=entries > N_SITE)
         body, width = self._body(len(features.names))
         actor = Scorer(features, body, width, self.own["n_levels"])
         sizes = self.own["critic_hidden"]
         n_choices = n_sites + self.own["n_levels"]
-        self.mlp_extractor = Extractor(actor, PooledCritic(n_sites, sizes), n_choices, sizes[-1])  # type: ignore[assignment]
+        critic = PooledCritic(n_sites, sizes, entries)
+        self.mlp_extractor = Extractor(actor, critic, n_choices, sizes[-1])  # type: ignore[assignment]
 
     def _build(self, lr_schedule: Schedule) -> None:
         ortho, self.ortho_init = self.ortho_init, False
@@ -158,12 +160,11 @@ class ScorerPolicy(MaskableActorCriticPolicy):
         return [{"params": p, "lr_scale": s} for p, s in zip((inputs, angles, heads, rest), scales, strict=True) if p]
 
 
-def _check_spaces(obs: gym.Space[Any], act: gym.Space[Any], n_levels: int) -> int:
-    """D of these spaces."""
+def check_spaces(obs: gym.Space[Any], act: gym.Space[Any], n_levels: int) -> tuple[int, int]:
+    """D of these spaces, and the entries of a site."""
     if not isinstance(act, gym.spaces.Discrete) or not isinstance(obs, gym.spaces.Box) or len(obs.shape) != 1:
         raise UserError(
             f"ScorerPolicy chooses for one unit at a time, not in {act}; make the environment with form='sequential'"
         )
     n_sites = int(act.n) - n_levels
-    count_units(int(obs.shape[0]), n_sites)
-    return n_sites
+    return n_sites, site_entries(int(obs.shape[0]), n_sites)

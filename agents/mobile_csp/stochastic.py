@@ -37,7 +37,7 @@ class Beliefs:
     def problems(self, problem: Problem) -> Iterator[Problem]:
         """The same decision in each world."""
         for s in range(len(self.worlds.need_kw)):
-            yield problem._replace(world=episode(self.worlds, s))
+            yield problem.within(episode(self.worlds, s))
 
     def proposals(self, problem: Problem) -> list[Joint]:
         """The best plan of each world."""

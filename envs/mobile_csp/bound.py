@@ -9,6 +9,8 @@ which keeps the relaxation from serving a whole site with a fraction of a unit. 
 relaxation bounds the true cost from below. The unit's problem is the dynamic program of ``routes.py`` on energy
 levels rounded in the unit's favour; a unit that has no slot may wait anywhere. The prices follow a deflected
 subgradient with Polyak's step towards a known cost (Held, Wolfe and Crowder 1974; Camerini et al. 1975).
+
+Waiting vehicles are left out: they only ever cost, and what a unit gives them it could keep.
 """
 
 from typing import Any, NamedTuple

@@ -7,6 +7,7 @@ powers along the routes found are solved for once more (``powers.py``); the plan
 the step kernel, and the solver's bound holds for it. Presence cuts: see ``bound.py``.
 
 One rule is relaxed: at an overfull site the kernel connects those with most energy, the program whom it likes.
+Waiting vehicles are left out, as in ``bound.py``: the bound holds with them too, but no plan found here seeks them.
 """
 
 from collections.abc import Iterator
@@ -214,5 +215,6 @@ def _worth(p: Problem) -> BoolArray:
     lag = limits(p)
     serves = (lag.number >= 0) & (np.append(lag.most_kw, 0.0)[lag.number] > 0)
     charges = (p.world.island == SUPPLIED) & (p.world.charge_limit_kw > 0)
+    serves[:, p.service.site] |= p.world.island[:, p.service.site] != SUPPLIED
     use = (serves | charges) & (p.sites.slots > 0)
     return np.logical_or.accumulate(use[::-1])[::-1]

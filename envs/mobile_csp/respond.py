@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from qevgrid.envs.mobile_csp.arrays import SUPPLIED, Fleet, Sites, Tariff, Units, World
+from qevgrid.envs.mobile_csp.arrays import NO_SERVICE, SUPPLIED, Fleet, Service, Sites, Tariff, Units, World
+from qevgrid.envs.mobile_csp.kernel import NOTHING_KWH
 from qevgrid.envs.mobile_csp.routes import NOWHERE, Levels, Route, reach, trace, value_states
-from qevgrid.envs.types import IntArray
+from qevgrid.envs.mobile_csp.waiting import NO_VEHICLES, Vehicles, vehicles
+from qevgrid.envs.types import FloatArray, IntArray
 
 
 class Joint(NamedTuple):
@@ -38,6 +40,14 @@ class Problem(NamedTuple):
     order: IntArray  # (D,) sites, the dearest first
     tariff: Tariff
     start: Start
+    service: Service = NO_SERVICE
+    backlog_kwh: FloatArray = NOTHING_KWH  # (1, E, 2) wanted by vehicles that wait at ``stage``
+    vehicles: Vehicles = NO_VEHICLES
+
+    def within(self, world: World) -> "Problem":
+        """The same decision in another world, of a single episode."""
+        waiting = vehicles(world, self.stage, self.service, self.backlog_kwh, self.tariff.dt_h)
+        return self._replace(world=world, vehicles=waiting)
 
 
 def start_of(units: Units, stage: int, fleet: Fleet, grid: Levels, *, optimistic: bool = False) -> Start:
@@ -95,7 +105,10 @@ def fill_tables(p: Any, joint: Any, tables: Any, i: int, first: int, noise: Any)
             tables.charge[t, d] = min(int(left / p.grid.step_charge_kwh + 1e-6), p.grid.charge)
             if island[d] != SUPPLIED and not done[d]:
                 size, most = p.grid.step_discharge_kwh, p.grid.discharge
-                _island(island, need, dt_h, voll, order, size, most, gain, useful, d, offer, done, noise[t, d])
+                _island(
+                    island, need, dt_h, voll, order, p.service.site, p.vehicles, t, size, most, gain, useful, d, offer,
+                    done, noise[t, d],
+                )  # fmt: skip
 
 
 @njit(cache=True)
@@ -105,6 +118,9 @@ def _island(
     dt_h: float,
     voll: Any,
     order: Any,
+    chargers: Any,
+    vehicles: Any,
+    t: int,
     size: float,
     most: int,
     gains: Any,
@@ -114,7 +130,10 @@ def _island(
     done: Any,
     weight: float,
 ) -> None:  # pragma: no cover
-    """What one more unit earns in an island beside PV and the others' offers; arrays of one period, (D, ...)."""
+    """What one more unit earns in an island beside PV and the others' offers; arrays of one period, (D, ...).
+
+    Critical needs come first, then vehicles. Where those are worth more, gains are the least concave ones above.
+    """
     island, supply = number[first], 0.0
     gain = gains[first]
     for d in range(len(offer)):
@@ -128,22 +147,55 @@ def _island(
             continue
         need = need_kw[d] * dt_h
         need, supply = max(need - supply, 0.0), max(supply - need, 0.0)
-        while need > 1e-9 and k < most:
-            part = min(need, room)
-            usd += part * voll[d] * weight
-            need -= part
-            room -= part
-            if room <= 1e-9:
-                k, room = k + 1, size
-                gain[k] = usd
+        k, usd, room = _earn(gain, need, voll[d], weight, size, most, k, usd, room)
+    for kind in range(2):
+        for e in range(len(chargers)):
+            if number[chargers[e]] == island:
+                need = vehicles.need_kwh[t, e, kind]
+                need, supply = max(need - supply, 0.0), max(supply - need, 0.0)
+                worth = vehicles.saved_usd_kwh[t, e, kind]
+                k, usd, room = _earn(gain, need, worth, weight, size, most, k, usd, room)
     if k < most and room < size - 1e-6:
         k += 1
         gain[k] = usd
+    if len(chargers) > 0 and k > 0:
+        _concave(gain, k)
     for d in range(len(offer)):
         if number[d] == island:
             useful[d] = k
             if d != first:
                 gains[d, : k + 1] = gain[: k + 1]
+
+
+@njit(cache=True)
+def _earn(
+    gain: Any, need: float, worth: float, weight: float, size: float, most: int, k: int, usd: float, room: float
+) -> tuple[int, float, float]:  # pragma: no cover
+    """Go on filling levels with a need; levels full, what they earn, and the room left in the next."""
+    while need > 1e-9 and k < most:
+        part = min(need, room)
+        usd += part * worth * weight
+        need -= part
+        room -= part
+        if room <= 1e-9:
+            k, room = k + 1, size
+            gain[k] = usd
+    return k, usd, room
+
+
+@njit(cache=True)
+def _concave(gain: Any, last: int) -> None:  # pragma: no cover
+    """Raise ``gain[: last + 1]`` to the least concave function above it."""
+    k = 0
+    while k < last:
+        best, slope = k + 1, gain[k + 1] - gain[k]
+        for j in range(k + 2, last + 1):
+            mean = (gain[j] - gain[k]) / (j - k)
+            if mean > slope + 1e-9 * (1.0 + slope):
+                best, slope = j, mean
+        for j in range(k + 1, best):
+            gain[j] = gain[k] + (j - k) * slope
+        k = best
 
 
 @njit(cache=True)

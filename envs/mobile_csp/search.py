@@ -16,7 +16,7 @@ from numba import njit
 from qevgrid.envs.direct import Direct
 from qevgrid.envs.errors import UserError
 from qevgrid.envs.mobile_csp import model
-from qevgrid.envs.mobile_csp.arrays import AUTO, Action, Fleet, Sites, Tariff, Units, World
+from qevgrid.envs.mobile_csp.arrays import AUTO, NO_SERVICE, Action, Fleet, Service, Sites, Tariff, Units, World
 from qevgrid.envs.mobile_csp.respond import Joint, Problem, at_rest, start_of, sweep
 from qevgrid.envs.mobile_csp.routes import NOWHERE, empty_tables, empty_values, levels, value_states
 from qevgrid.envs.mobile_csp.simulate import Player, episode, voll_order
@@ -45,7 +45,7 @@ class Plan:
     site: IntArray  # (T, M)
     share: FloatArray  # (T, M)
     cost_usd: float
-    terms_usd: FloatArray  # (6,)
+    terms_usd: FloatArray  # (terms,) in the order of COST_TERMS
     unserved_usd: FloatArray  # (T,) of each period
 
     @property
@@ -67,19 +67,32 @@ def make_problem(
     sites: Sites,
     tariff: Tariff,
     count: int | None = None,
+    service: Service = NO_SERVICE,
+    backlog_kwh: FloatArray | None = None,
 ) -> Problem:
     """The problem of the one episode that ``world`` (1, T, ...) and ``units`` (1, M) hold.
 
-    ``count``: energy levels, by default as many as lose least by rounding.
+    ``count``: energy levels, by default as many as lose least by rounding. ``backlog_kwh`` (1, E, 2): who waits at
+    the sites of ``service``, by default nobody.
     """
     if len(world.need_kw) != 1 or len(units.site) != 1:
         raise UserError(f"a plan is for one episode, not {len(world.need_kw)}; pass rows b:b+1 of World and Units")
     n_periods = world.need_kw.shape[1]
     if not 0 <= stage < n_periods:
         raise UserError(f"stage={stage}: a plan begins in one of the periods 0 to {n_periods - 1}")
+    waiting = np.zeros((1, len(service.site), 2)) if backlog_kwh is None else backlog_kwh
+    if waiting.shape != (1, len(service.site), 2) or (
+        waiting.size and world.arrivals_kwh.shape[2:] != waiting.shape[1:]
+    ):
+        raise UserError(
+            f"backlog_kwh {waiting.shape} and arrivals_kwh {world.arrivals_kwh.shape} must have {len(service.site)} sites "
+            "with two kinds of vehicles; take both and the service from one view"
+        )
     grid = levels(fleet, tariff, count=count)
     start = start_of(units, stage, fleet, grid)
-    return Problem(episode(world), units, stage, grid, fleet, sites, voll_order(sites), tariff, start)
+    single, order = episode(world), voll_order(sites)
+    problem = Problem(single, units, stage, grid, fleet, sites, order, tariff, start, service, waiting)
+    return problem.within(single)
 
 
 class Planner:
@@ -115,7 +128,7 @@ def play(problem: Problem, joint: Joint, site: IntArray, share: FloatArray) -> P
 
 def player_of(p: Problem) -> Player:
     """Room to play plans of a problem."""
-    return Player(p.world, p.units, p.stage, p.fleet, p.sites, p.tariff)
+    return Player(p.world, p.units, p.stage, p.fleet, p.sites, p.tariff, p.service, p.backlog_kwh)
 
 
 def played(player: Player, problem: Problem, joint: Joint, site: IntArray, share: FloatArray) -> Plan:

@@ -7,7 +7,7 @@ from numba import njit
 
 from qevgrid.envs.direct import Direct
 from qevgrid.envs.mobile_csp import kernel, model
-from qevgrid.envs.mobile_csp.arrays import Fleet, Sites, Tariff, Units, World
+from qevgrid.envs.mobile_csp.arrays import NO_SERVICE, Fleet, Service, Sites, Tariff, Units, World
 from qevgrid.envs.types import FloatArray, IntArray
 
 
@@ -35,24 +35,38 @@ def simulate(
     tariff: Tariff,
     site: IntArray,
     share: FloatArray,
+    service: Service = NO_SERVICE,
+    backlog_kwh: FloatArray = kernel.NOTHING_KWH,
 ) -> Replay:
     """Play the actions ``site`` (T, M) and ``share`` (T, M) from ``stage`` on.
 
-    ``world``: a single episode (fields without the batch axis); ``units``: rows (1, M) of it.
+    ``world``: a single episode (fields without the batch axis); ``units``: rows (1, M) of it; ``backlog_kwh``
+    (1, E, 2): who waits at the sites of ``service``.
     """
-    return Player(world, units, stage, fleet, sites, tariff)(site, share)
+    return Player(world, units, stage, fleet, sites, tariff, service, backlog_kwh)(site, share)
 
 
 class Player:
     """Plays action after action of the same episode: the room for it is made once."""
 
-    def __init__(self, world: World, units: Units, stage: int, fleet: Fleet, sites: Sites, tariff: Tariff) -> None:
+    def __init__(
+        self,
+        world: World,
+        units: Units,
+        stage: int,
+        fleet: Fleet,
+        sites: Sites,
+        tariff: Tariff,
+        service: Service = NO_SERVICE,
+        backlog_kwh: FloatArray = kernel.NOTHING_KWH,
+    ) -> None:
         n_periods, n_units, n_sites = len(world.need_kw), units.site.shape[1], len(sites.slots)
         terms = len(model.COST_TERMS)
         by_unit = (np.zeros((n_periods + k, n_units)) for k in (1, 0, 0))
-        self.units, self.stage = units, stage
+        self.units, self.stage, self.backlog_kwh = units, stage, backlog_kwh
         self.replay = Replay._make((np.zeros(terms), *by_unit, np.zeros(n_periods)))
-        self.state = kernel.State(np.array([stage]), units.site.copy(), units.arrival.copy(), units.energy_kwh.copy())
+        begin = units.site.copy(), units.arrival.copy(), units.energy_kwh.copy(), backlog_kwh.copy()
+        self.state = kernel.State(np.array([stage]), *begin)
         power, one = np.zeros((3, 1, n_units)), np.zeros(1, np.int64)
         self.out = kernel.Outcome(
             power[0],
@@ -64,6 +78,7 @@ class Player:
             np.zeros(1),
             np.zeros(1),
             np.zeros(1),
+            np.zeros_like(backlog_kwh),
         )
         units_room, site_room = np.zeros(n_units), np.zeros((5, n_sites))
         self.scratch = kernel.Scratch(
@@ -78,13 +93,14 @@ class Player:
             offered_kw=site_room[4],
         )
         self.world = World._make(x[:, None] for x in world)  # periods first, as the kernel wants them
-        self.rules = rules(fleet, sites, tariff)
+        self.rules = rules(fleet, sites, tariff, service)
 
     def __call__(self, site: IntArray, share: FloatArray) -> Replay:
         """What the actions (T, M) cost, in arrays of their own."""
         state, replay = self.state, self.replay
         state.stage[0], replay.cost_usd[:] = self.stage, 0.0
         state.site[:], state.arrival[:], state.energy_kwh[:] = self.units
+        state.backlog_kwh[:] = self.backlog_kwh
         _PLAY(
             self.rules, self.world, _NO_KNOWN, state, self.out, self.scratch, site, share, _ON, _NO_OBS, _NO_MASK, replay
         )  # fmt: skip
@@ -100,7 +116,7 @@ def voll_order(sites: Sites) -> IntArray:
     return np.argsort(-sites.voll_usd_kwh, kind="stable")
 
 
-def rules(fleet: Fleet, sites: Sites, tariff: Tariff) -> kernel.Rules:
+def rules(fleet: Fleet, sites: Sites, tariff: Tariff, service: Service = NO_SERVICE) -> kernel.Rules:
     """The kernel's constants without what only observations need."""
     _, capacity, floor, power, eta_charge, eta_discharge = fleet
     nothing = np.zeros(0)
@@ -121,6 +137,7 @@ def rules(fleet: Fleet, sites: Sites, tariff: Tariff) -> kernel.Rules:
         first_stage=0,
         per_travel=1.0,
         per_kwh=1.0,
+        service=service,
     )
 
 

@@ -72,6 +72,11 @@ def span(x: Interval, digits: int = 0, sign: str = "") -> str:
     return "–" if np.isnan(x.lo) else f"{x.lo:{sign},.{digits}f} to {x.hi:{sign},.{digits}f}"
 
 
+def short(x: float) -> str:
+    """Three digits, or all of a large number."""
+    return f"{x:,.0f}" if x >= 1000 else f"{x:.3g}"
+
+
 def ms(part: Part, seeds: Iterable[str] | None = None) -> float:
     """Mean CPU time of a decision."""
     return float(values(part, seeds or part["storms"], "cpu_ms").mean())
@@ -141,7 +146,7 @@ def size_table(agents: dict[str, Part]) -> str:
             f"{s.value:.3f}",
             "" if row["agent"] in (NAIVE, BEST) else span(s, 3),
         ]
-        time = [f"{row['cpu_ms']:.3g}", f"{row['times_rolling']:.2g}"]
+        time = [short(row["cpu_ms"]), short(row["times_rolling"])]
         lines.append([row["agent"], row["storms"], *cells, *less, *([""] * 2 if row["agent"] == BEST else time)])
     return common.markdown(header, lines)
 
@@ -166,7 +171,7 @@ def scenario_table(parts: Parts) -> str:
                     f"{share:+.1f}",
                 ]
                 risk = [common.number(tails[0]), f"{tails[0] - tails[1]:+,.0f}"]
-                lines.append([name, m, len(seeds), *cells, *risk, f"{ms(part):.3g}", f"{ms(part) / ms(plain):.2g}"])
+                lines.append([name, m, len(seeds), *cells, *risk, short(ms(part)), short(ms(part) / ms(plain))])
     header = ("agent", "M", "storms", "USD", "less without", "95 %", "%", "CVaR95 USD", "CVaR95 less without",
               "CPU ms a decision", "x without")  # fmt: skip
     return common.markdown(header, lines) if lines else ""
@@ -188,7 +193,7 @@ def milp_table(parts: Parts) -> str:
             proven = np.mean([theirs["storms"][seed]["report"]["milp/proven_share"] for seed in seeds])
             none = np.mean([theirs["storms"][seed]["report"]["milp/no_plan_share"] for seed in seeds])
             lines.append([m, len(seeds), *map(common.number, usd), f"{d.value:+,.0f}", span(d, 0, "+"), dearer,
-                          *(f"{x:,.3g}" for x in took), f"1 / {took[1] / took[0]:,.0f}",
+                          *map(short, took), f"1 / {took[1] / took[0]:,.0f}",
                           common.verdict(took[0] / took[1], TARGET, least=False), f"{proven:.0%}", f"{none:.0%}"])  # fmt: skip
     header = ("M", "storms", "hybrid USD", "MILP USD", "hybrid less MILP", "95 %", "dearer", "hybrid ms", "MILP ms",
               "time", "<= 1/100", "closed to 2 %", "no plan")  # fmt: skip

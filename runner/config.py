@@ -74,12 +74,56 @@ for _tag, _pattern, _first in _PLAIN_WORDS:
         _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
 
 
+PRESET = "preset"
+"""Key that fills the others of its section."""
+
 # --- reading -----------------------------------------------------------------------------------
 
 
 def load_config(schema_type: type[Schema], path: str | Path, overrides: Sequence[str] = ()) -> Schema:
-    """Read ``path``, apply the overrides, validate; every fault is one `UserError`."""
-    return build(schema_type, load_tree(path, overrides), str(path))
+    """Read ``path``, apply the overrides, validate; every fault is one `UserError`.
+
+    A ``preset=`` among the overrides sets what the file says no differently from its own preset.
+    """
+    tree = load_tree(path)
+    for item in overrides:
+        keys, value = _split_override(item)
+        if keys[-1] == PRESET:
+            tree = _without_preset(schema_type, tree, keys[:-1], str(path))
+        tree = _with_value(tree, keys, value, item)
+    return build(schema_type, tree, str(path))
+
+
+def _without_preset(schema_type: type, tree: Tree, keys: list[str], source: str) -> Tree:
+    """``tree`` without what its section at ``keys`` only repeats of its preset and the defaults."""
+    section = _at(tree, keys)
+    if not isinstance(section, dict):
+        return tree
+    bare = {key: section[key] for key in ("id", "kind", PRESET) if key in section}
+    given, plain = (
+        _at(TypeAdapter(schema_type).dump_python(build(schema_type, t, source), mode="json", round_trip=True), keys)
+        for t in (tree, _with_value(tree, keys, bare, source))
+    )
+    return _with_value(tree, keys, bare | _different(section, given, plain), source)
+
+
+def _at(tree: Any, keys: list[str]) -> Any:
+    """What stands at ``keys``; None: nothing."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def _different(section: Tree, given: Any, plain: Any) -> Tree:
+    """Entries of a section, and of sections in it, whose values differ."""
+    found: Tree = {}
+    for key, value in section.items():
+        new, old = given.get(str(key)), plain.get(str(key))
+        if isinstance(value, dict) and isinstance(new, dict) and isinstance(old, dict):
+            found |= {key: inner} if (inner := _different(value, new, old)) else {}
+        elif new != old:
+            found[key] = value
+    return found
 
 
 def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> Tree:

@@ -58,3 +58,14 @@ def test_a_dumped_configuration_reads_back_equal(tmp_path: Path) -> None:
     config = load_config(RunConfig, CONFIG, ["env.site.pv_kw=[1.0]", "env.sessions=my cars.csv", "agent.lr=3e-4"])
     (tmp_path / "config.yaml").write_text(dump(config), encoding="utf-8")
     assert load_config(RunConfig, tmp_path / "config.yaml") == config
+
+
+MOBILE = ROOT / "configs/mobile_csp_ppo.yaml"
+
+
+def test_a_preset_on_the_command_line_acts_though_the_file_has_every_key() -> None:
+    mini = load_config(RunConfig, MOBILE, ["env.storm.vegetation=2.0", "env.preset=mini", "env.n_units=3"]).env
+    assert (mini.preset, len(mini.sites), mini.n_periods, mini.n_units) == ("mini", 6, 24, 3)
+    assert mini.storm.vegetation == 2.0  # said before the preset, and no default
+    assert load_config(RunConfig, MOBILE, ["env.preset=full"]).env.service.enabled
+    assert load_config(RunConfig, MOBILE, ["env.preset=base"]) == load_config(RunConfig, MOBILE)

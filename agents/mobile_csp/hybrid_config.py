@@ -26,7 +26,7 @@ class MobileHybridConfig:
         5.0
     )
     dual_steps: Annotated[int, Field(ge=0, le=1000, description="steps of the ascent of shadow prices")] = 1
-    rounds: Annotated[int, Field(ge=0, le=10_000, description="rounds of a few units answering at shaken prices")] = 1
+    rounds: Annotated[int, Field(ge=0, le=10_000, description="rounds of a few units answering at shaken prices")] = 0
     candidates: Annotated[int, Field(ge=2, le=500, description="most routes a unit")] = 40
     polish: Annotated[bool, Field(description="units answer the sample in turn by the exact route program")] = True
     levels: Annotated[

@@ -1,6 +1,7 @@
 """Traces and pictures of Mobile CSP."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 from qevgrid.envs.mobile_csp.recorder import tree_layout
 from qevgrid.envs.mobile_csp.storm_map import along
 from qevgrid.envs.mobile_csp.trace import StormTrace, way_done
-from qevgrid.envs.mobile_csp.viewer import Painter, render_frame, round_up, save_gif
+from qevgrid.envs.mobile_csp.viewer import ABREAST, Painter, render_frame, round_up, save_gif, storm_figure
 
 CSP = "qevgrid/MobileCSP-v0"
 
@@ -46,6 +47,16 @@ def test_trace_and_frame(form: str, preposition: bool) -> None:
     assert np.array_equal(frame, render_frame(again))
     assert not np.array_equal(frame, render_frame(trace, 0))
     assert render_frame(trace, 3, 550, 360).shape == (360, 550, 3)
+
+
+def test_agents_on_one_storm_stand_in_rows_on_one_scale() -> None:
+    trace = played()[0].trace("random")
+    dear = replace(trace, cost_usd=10 * trace.cost_usd)
+    figure = storm_figure([trace] * ABREAST + [dear])
+    axes = np.array(figure.axes).reshape(2, 3, ABREAST)
+    tops = {ax.get_ylim()[1] for ax in [*axes[0, 2], axes[1, 2, 0]]}
+    assert len(tops) == 1 and tops.pop() >= np.maximum(dear.cost_usd, 0.0).sum() / 1e3
+    assert [ax.axison for ax in axes[1, 2]] == [True] + [False] * (ABREAST - 1)
 
 
 def test_a_frame_of_a_reset() -> None:

@@ -37,6 +37,9 @@ from qevgrid.envs.mobile_csp.storm_map import (
 from qevgrid.envs.mobile_csp.trace import TERM_COLORS, StormTrace
 from qevgrid.envs.types import FloatArray
 
+ABREAST = 5
+"""Agents in a row of a comparison."""
+
 
 def render_frame(trace: StormTrace, moment: int = -1, width_px: int = 1100, height_px: int = 720) -> NDArray[np.uint8]:
     """(H, W, 3) picture of a moment, by default the last; frames of one episode line up in a video."""
@@ -44,19 +47,29 @@ def render_frame(trace: StormTrace, moment: int = -1, width_px: int = 1100, heig
 
 
 def storm_figure(traces: Sequence[StormTrace]) -> Figure:
-    """Agents side by side on one storm: where its units are when most is needed, need and cost over the whole."""
-    figure = Figure(figsize=(5.6 * len(traces), 7.6), dpi=100, facecolor="white")
+    """Agents on one storm, five a row: where its units are when most is needed, need and cost over the whole."""
+    columns = min(len(traces), ABREAST)
+    blocks = -(-len(traces) // columns)
+    figure = Figure(figsize=(5.6 * columns, 7.6 * blocks), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.subplots_adjust(left=0.05 / len(traces) ** 0.5, right=0.985, top=0.93, bottom=0.06, hspace=0.28)
-    axes = figure.subplots(3, len(traces), squeeze=False, height_ratios=(3.2, 1.0, 1.0))
+    edge = {"left": 0.05 / columns**0.5, "right": 0.985, "top": 1 - 0.07 / blocks, "bottom": 0.085 / blocks}
+    figure.subplots_adjust(**edge, hspace=0.28)
+    axes = figure.subplots(3 * blocks, columns, squeeze=False, height_ratios=(3.2, 1.0, 1.0) * blocks)
     moment = int(np.argmax(traces[0].need_kw @ traces[0].voll_usd_kwh))
-    for (top, middle, bottom), trace in zip(axes.T, traces, strict=True):
+    places = axes.reshape(blocks, 3, columns).transpose(0, 2, 1).reshape(-1, 3)
+    dearest = max(map(_cost_top, traces))
+    for (top, middle, bottom), trace in zip(places, traces, strict=False):
         draw_map(top, trace, moment)
         draw_power(middle, trace, len(trace.stage) - 1)
         draw_cost(bottom, trace, len(trace.stage) - 1)
+        bottom.set_ylim(0.0, dearest)
         top.set_title(
             f"{trace.agent}, {trace.total_usd:,.0f} USD; map at {trace.clock(moment)}", fontsize=9.5, color=INK
         )
+    for ax in places[len(traces) :].ravel():
+        ax.set_axis_off()
+    if columns > 1:
+        _key(figure)
     return figure
 
 
